@@ -1,0 +1,265 @@
+"""The command line: words in, one public call, words out.
+
+Every error that a user can mend ends with one message and exit status 2; anything else keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from veriscope.errors import UserError
+
+if TYPE_CHECKING:
+    from veriscope.studies import Outcome, Ready
+
+app = typer.Typer(
+    name="veriscope", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Puts claims about the inside of a neural network on trial.",
+)  # fmt: skip
+books = typer.Typer(no_args_is_help=True, help="Look into a ledger: verify the chain, list rows, export.")
+app.add_typer(books, name="ledger")
+console = Console()
+
+
+def main() -> None:
+    """Entry point of the `veriscope` command."""
+    try:
+        app()
+    except UserError as mendable:
+        Console(stderr=True).print(f"[bold red]veriscope:[/] {_escape(str(mendable))}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+@app.command("try")
+def try_(
+    study: Annotated[Path, typer.Argument(help="a study file (YAML)")],
+    seed: Annotated[int | None, typer.Option(help="seed of the engine; the study's own by default")] = None,
+    ledger: Annotated[Path | None, typer.Option(help="ledger file; STUDY.ledger beside the study by default")] = None,
+    report: Annotated[Path | None, typer.Option(help="report page; STUDY.html beside the ledger by default")] = None,
+    plan_only: Annotated[bool, typer.Option("--plan", help="show the plan and the estimate, run nothing")] = False,
+) -> None:
+    """Every claim of a study goes to trial; resumes where it stopped."""
+    from veriscope.studies import read_study
+
+    _try(read_study(study), ledger or study.with_suffix(".ledger"), report, seed, plan_only)
+
+
+def _try(study: Any, ledger_path: Path, report: Path | None, seed: int | None, plan_only: bool = False) -> Outcome | None:
+    from veriscope.ledger import Ledger
+    from veriscope.report.page import write
+    from veriscope.report.terminal import show
+    from veriscope.studies import estimate, prepare, run_study
+    from veriscope.trials.trial import TOY_PARAMETERS
+
+    began = time.monotonic()
+    with closing(Ledger.in_memory() if plan_only else Ledger(ledger_path)) as ledger:
+        with console.status("reading the study, loading the subject, making the findings") as status:
+            ready: Ready = prepare(study, ledger, status.update)
+        console.print(_plan_table(ready, estimate(ready)))
+        if plan_only:
+            return None
+        with _bar(len(ready.claims)) as bar:
+            outcome = run_study(study, ledger, seed=seed, progress=bar.claim, ready=ready)
+        show(outcome.verdicts, toy=ready.subject.n_parameters < TOY_PARAMETERS, console=console)
+        page = write(ledger, report or ledger_path.with_suffix(".html"), study=study.name)
+        console.print(f"[dim]{time.monotonic() - began:.0f} s, {outcome.passes:,} forward passes of single examples[/]")
+        console.print(f"report  {page}\nledger  {ledger_path}", highlight=False, soft_wrap=True)
+        return outcome
+
+
+def _plan_table(ready: Any, guess: Any) -> Table:
+    table = Table(title=f"{ready.study.name} on {ready.subject.name}", title_justify="left", box=None, pad_edge=False)
+    for column in ("claim", "type", "at", "gate pool", "time"):
+        table.add_column(column, justify="right" if column == "time" else "left", style="dim" if column == "at" else "")
+    for claim, card, seconds in zip(ready.claims, ready.cards, guess.seconds, strict=True):
+        pool = f"{claim.on.gate.n:,} items, {claim.on.gate.n_clusters:,} clusters"
+        table.add_row(card.name, card.type, f"{card.site} @ {card.position}", pool, f"{max(seconds, 1):.0f} s")
+    table.caption = f"about {guess.total_s:.0f} s and {guess.memory_gib:.1f} GiB; {guess.basis}"
+    table.caption_justify = "left"
+    return table
+
+
+class _bar:
+    """A progress bar over claims, with the gate that is running; silent where nobody watches."""
+
+    def __init__(self, claims: int) -> None:
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} claims"), TimeElapsedColumn())
+        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._claims = claims
+        self._begun = 0
+
+    def __enter__(self) -> _bar:
+        self._progress.start()
+        self._task = self._progress.add_task("trials", total=self._claims)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.stop()
+
+    def claim(self, name: str) -> Any:
+        self._progress.update(self._task, completed=self._begun)
+        self._begun += 1
+
+        def told(gate: str, state: str) -> None:
+            self._progress.update(self._task, description=f"{name}: {gate} {state}")
+
+        return told
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="where the ledger and the report go")] = Path("veriscope-demo"),
+    seed: Annotated[int, typer.Option(help="seed of the engine")] = 0,
+) -> None:
+    """The main job on the model that ships: true and seductive false claims, verdicts in the terminal, a report page."""
+    from importlib import resources
+
+    from veriscope.studies import parse_study
+
+    folder.mkdir(parents=True, exist_ok=True)
+    text = resources.files("veriscope").joinpath("demo.yaml").read_text(encoding="utf-8")
+    study = parse_study(text, "demo.yaml", folder, "demo")
+    _try(study, folder / f"demo-seed{seed}.ledger", folder / "report.html", seed)
+
+
+@app.command()
+def find(
+    name: Annotated[str, typer.Argument(metavar="METHOD", help="MeanDifference, or my_package.file:MyMethod")],
+    model: Annotated[str, typer.Option(help="hub id, local folder or zoo name")],
+    on: Annotated[Path, typer.Option(help="examples: .jsonl, .csv, .tsv, .parquet")],
+    label: Annotated[str, typer.Option(help="the label column")],
+    site: Annotated[str, typer.Option(help="a site, or a pattern such as 'blocks.*.resid_post'")],
+    out: Annotated[Path, typer.Option(help="folder that the finding is kept in")],
+    text: Annotated[str, typer.Option(help="the text column")] = "text",
+    cluster: Annotated[str | None, typer.Option(help="the column that splits keep together")] = None,
+    position: Annotated[str, typer.Option(help="last, first, a number, or a column that names a word")] = "last",
+    seed: int = 0,
+) -> None:
+    """Make a finding on the dev pool and keep it."""
+    from veriscope.examples import examples
+    from veriscope.findings import save
+    from veriscope.methods import method
+    from veriscope.subjects import load
+
+    data = examples(on, text=text, label=label, cluster=cluster)
+    at: str | int = int(position) if position.lstrip("-").isdigit() else position
+    finding = method(name, site=site, position=at, seed=seed).fit(load(model), data.dev)
+    save(finding, out)
+    console.print(f"kept {name} at {finding.site} in {out} ({finding.origin.tried} tried)", highlight=False)
+
+
+@app.command()
+def sites(
+    model: Annotated[str, typer.Argument(help="hub id, local folder or zoo name")],
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """List a model's sites with their axes, and those that were refused with the reason."""
+    from veriscope.subjects import load
+
+    subject = load(model)
+    if as_json:
+        found = [{"site": s.name, "axes": list(s.axes), "width": s.width} for s in subject.sites.values()]
+        return print(json.dumps({"model": subject.name, "sites": found, "refused": dict(subject.refused)}))
+    table = Table(title=f"{subject.name}: {len(subject.sites)} sites", title_justify="left", box=None)
+    for column in ("site", "axes", "width"):
+        table.add_column(column)
+    for site in subject.sites.values():
+        table.add_row(site.name, ", ".join(site.axes), str(site.width or ""))
+    console.print(table)
+    for name, why in subject.refused.items():
+        console.print(f"refused  {name}: {why}", style="yellow", highlight=False)
+
+
+@app.command()
+def zoo() -> None:
+    """The models whose truth is known, with what is known of each."""
+    from veriscope.zoo import listing
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("bed", "model", "what is known"):
+        table.add_column(column)
+    for row in listing():
+        table.add_row(*row)
+    console.print(table)
+
+
+@app.command()
+def exam(
+    only: Annotated[str, typer.Option(help="claim type")] = "C1",
+    bed: Annotated[str, typer.Option(help="bed of the zoo")] = "planted",
+    count: Annotated[int, typer.Option(help="claims of each kind")] = 60,
+    seed: Annotated[int, typer.Option(help="first seed")] = 0,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+    processes: Annotated[int, typer.Option(help="worker processes")] = 2,
+) -> None:
+    """Planted claims through the trials: the verifier's error rates."""
+    from veriscope.exam import examine, table
+
+    rows = examine(only, bed, count=count, seed=seed, processes=processes)
+    print(json.dumps(rows)) if as_json else console.print(table(rows))
+
+
+@books.command()
+def verify(
+    path: Annotated[Path, typer.Argument(help="a ledger file")],
+    head: Annotated[str | None, typer.Option(help="a hash printed in a report, to check that its rows are still here")] = None,
+) -> None:
+    """Check every row's hash; name the first row that was changed."""
+    from veriscope.ledger import Ledger
+
+    with closing(Ledger(path)) as ledger:
+        console.print(f"{path}: {ledger.verify(head)} rows, the chain is whole; head {ledger.head()}", highlight=False, soft_wrap=True)
+
+
+@books.command()
+def show(
+    path: Annotated[Path, typer.Argument(help="a ledger file")],
+    kind: Annotated[str | None, typer.Option(help="study, card, look, try, evidence, verdict, failure, note")] = None,
+) -> None:
+    """List the rows."""
+    from veriscope.ledger import Ledger
+
+    with closing(Ledger(path)) as ledger:
+        for row in ledger.rows(kind):
+            body = json.dumps(row.body, ensure_ascii=False)
+            console.print(f"{row.seq:5d} {row.time} {row.kind:9s} {body[:160]}", highlight=False, markup=False, soft_wrap=True)
+
+
+@books.command()
+def export(path: Path, out: Path) -> None:
+    """Write the rows as JSON Lines."""
+    from veriscope.ledger import Ledger
+
+    with closing(Ledger(path)) as ledger:
+        ledger.export(out)
+    console.print(f"wrote {out}", highlight=False)
+
+
+@books.command()
+def report(path: Path, out: Path) -> None:
+    """Write the report page again from a ledger; nothing is computed."""
+    from veriscope.ledger import Ledger
+    from veriscope.report.page import write
+
+    with closing(Ledger(path)) as ledger:
+        console.print(f"wrote {write(ledger, out)}", highlight=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,8 @@
+"""Planted claims put through the same trials: the verifier's own error rates."""
+
+from __future__ import annotations
+
+from veriscope.exam.examine import examine, table
+from veriscope.exam.planting import Planting
+
+__all__ = ["Planting", "examine", "table"]

@@ -1,0 +1,323 @@
+"""Adding a vector: what it does to a choice of words, what it costs on neutral text, how far it may be turned up.
+
+The side effects are measured where the vector is added: at every position, or at the last one only, and then on
+prefixes of the neutral texts. All costs are paired with the untouched subject, text by text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from veriscope.examples import Sample
+from veriscope.subjects import Add, Edit, Subject
+from veriscope.trials.evidence import Estimate
+from veriscope.trials.statistics import Array, Resampler
+
+NATS = 0.02  # budget: increase of next-token cross-entropy on neutral text
+POINTS = 0.01  # budget: fall of a share of right answers
+HEADROOM = 0.8  # of the budget, that a dose may use on dev: the gate half must still fit when luck turns
+AT_ONCE = 20_000_000  # logits held at a time: 80 MB in float32
+CONTROL_TOKENS = 20
+LIKELY_TOKENS = 100  # the tokens whose common change with their own likelihood is taken for one of temperature
+PREFIXES = 5  # of each neutral text, where the vector is added at the last position
+
+
+@dataclass(frozen=True)
+class Words:
+    """Token ids of the words wanted and of those they are held against, each row filled up with -1."""
+
+    target: Int[Tensor, "example k"]
+    foil: Int[Tensor, "example m"]
+
+    def take(self, rows: Sequence[int]) -> Words:
+        return Words(self.target[list(rows)], self.foil[list(rows)])
+
+    def propensity(self, logits: Float[Tensor, "example vocab"]) -> Float[Tensor, "example"]:
+        """Mean logit of the targets less mean logit of the foils."""
+        return mean_at(logits, self.target) - mean_at(logits, self.foil)
+
+
+def mean_at(logits: Float[Tensor, "example vocab"], ids: Int[Tensor, "example k"]) -> Float[Tensor, "example"]:
+    """Mean over a row's ids, of which -1 is none."""
+    there = (ids >= 0).to(logits.dtype)
+    return (logits.gather(1, ids.clamp_min(0)) * there).sum(1) / there.sum(1).clamp_min(1)
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Examples with the words that are compared behind each."""
+
+    sample: Sample
+    words: Words
+
+    def __len__(self) -> int:
+        return len(self.sample)
+
+    def take(self, rows: Sequence[int]) -> Prompts:
+        return Prompts(self.sample.take(rows), self.words.take(rows))
+
+    def spread(self, n: int, seed: int) -> Prompts:
+        """At most n prompts from as many clusters as possible, drawn by the seed."""
+        if len(self) <= n:
+            return self
+        rng = np.random.default_rng([seed, 0x5D])
+        seen: dict[str, int] = {}
+        turn = []
+        for row in rng.permutation(len(self)):
+            cluster = self.sample[int(row)].cluster
+            turn.append((seen.get(cluster, 0), int(row)))
+            seen[cluster] = seen.get(cluster, 0) + 1
+        turn.sort(key=lambda pair: pair[0])  # stable: first one of each cluster, then the second ones
+        return self.take(sorted(row for _, row in turn[:n]))
+
+    def halves(self) -> tuple[Prompts, Prompts]:
+        """Two parts without a common cluster, as far as there are two clusters."""
+        clusters = sorted(set(self.sample.clusters))
+        first = set(clusters[: max(1, len(clusters) // 2)])
+        inside = [i for i, c in enumerate(self.sample.clusters) if c in first]
+        outside = [i for i, c in enumerate(self.sample.clusters) if c not in first]
+        return self.take(inside), self.take(outside or inside)
+
+
+@dataclass(frozen=True)
+class Steering:
+    """A subject with the place where vectors are added to it."""
+
+    subject: Subject
+    site: str
+    at: str
+
+    def edits(self, vector: Tensor | None) -> list[Edit]:
+        """The edit that adds one vector, or one for each example; none for None."""
+        return [] if vector is None else [Edit(self.site, Add(vector), at=self.at)]
+
+    def logits(self, texts: Sequence[str], vector: Tensor | None = None) -> Float[Tensor, "example vocab"]:
+        """Logits behind each text with a vector added (or one for each text)."""
+        found = self.subject.run(list(texts), edits=self.edits(vector), logits="last").logits
+        assert found is not None
+        return found.float().cpu()
+
+    def propensity(self, prompts: Prompts, vector: Tensor | None = None) -> Float[Tensor, "example"]:
+        """The behaviour of each prompt under one vector, or one for each prompt; a few at a time."""
+        size = max(1, AT_ONCE // (self.subject.vocab_size or 1))
+        parts = []
+        for start in range(0, len(prompts), size):
+            rows = range(start, min(start + size, len(prompts)))
+            mine = prompts if len(rows) == len(prompts) else prompts.take(rows)
+            added = vector if vector is None or vector.ndim == 1 else vector[list(rows)]
+            parts.append(mine.words.propensity(self.logits(mine.sample.texts, added)))
+        return torch.cat(parts)
+
+    def shifts(self, prompts: Prompts, vectors: Float[Tensor, "vector width"]) -> Float[Tensor, "vector example"]:
+        """Change of the behaviour under each of several vectors, all in one list of prompts."""
+        n = len(prompts)
+        many = prompts.take([i for _ in vectors for i in range(n)])
+        moved = self.propensity(many, vectors.repeat_interleave(n, 0)).view(len(vectors), n)
+        return moved - self.propensity(prompts)
+
+    def gradient(self, prompts: Prompts) -> Float[Tensor, "example width"]:
+        """Slope of each prompt's behaviour along the added vector, at dose zero."""
+        width = self.subject.site(self.site).size
+        assert width is not None
+        added = torch.zeros(len(prompts), width, requires_grad=True)
+        run = self.subject.run(prompts.sample.texts, edits=self.edits(added), logits="last", grad=True)
+        assert run.logits is not None
+        with torch.enable_grad():
+            total = prompts.words.propensity(run.logits.float().cpu()).sum()
+            (slope,) = torch.autograd.grad(total, added)
+        return slope
+
+
+# ---- neutral text ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Neutral:
+    """Neutral texts under one steering: next-token loss and right guesses, text by text."""
+
+    steering: Steering
+    texts: tuple[str, ...]
+    seed: int = 0
+
+    @cached_property
+    def base(self) -> Float[np.ndarray, "text 2"]:
+        """Mean loss (nats a token) and share of right first guesses of each text, nothing added."""
+        return self.scores(None)
+
+    @cached_property
+    def draws(self) -> Resampler:
+        return Resampler(tuple(str(i) for i in range(len(self.base))), self.seed, draws=2_000)
+
+    @cached_property
+    def tokens(self) -> int:
+        """Positions that are scored."""
+        if self.steering.at == "last":
+            return len(self._prefixes[0])
+        return sum(len(ids) - 1 for ids in self.steering.subject.tokens(self.texts))
+
+    def cost(self, vector: Tensor | None) -> Float[np.ndarray, "text 2"]:
+        """Increase of the loss and fall of the right guesses of each text."""
+        return (self.scores(vector) - self.base) * np.array([1.0, -1.0])
+
+    def scores(self, vector: Tensor | None) -> Float[np.ndarray, "text 2"]:
+        return self._at_prefixes(vector) if self.steering.at == "last" else self._everywhere(vector)
+
+    def _everywhere(self, vector: Tensor | None) -> Float[np.ndarray, "text 2"]:
+        subject = self.steering.subject
+        ids = subject.tokens(self.texts)
+        size = max(1, AT_ONCE // ((subject.vocab_size or 1) * max(len(row) for row in ids)))
+        out = np.zeros((len(ids), 2))
+        for start in range(0, len(ids), size):
+            chunk = list(self.texts[start : start + size])
+            logits = subject.run(chunk, edits=self.steering.edits(vector), logits="all").logits
+            assert logits is not None
+            for i in range(len(chunk)):
+                after = torch.tensor(ids[start + i][1:])
+                out[start + i] = _scored(logits[i, : len(after)].float().cpu(), after).mean(0)
+        return out
+
+    def _at_prefixes(self, vector: Tensor | None) -> Float[np.ndarray, "text 2"]:
+        prefixes, after, text = self._prefixes
+        size = max(1, AT_ONCE // (self.steering.subject.vocab_size or 1))
+        parts = [
+            _scored(self.steering.logits(prefixes[i : i + size], vector), after[i : i + size])
+            for i in range(0, len(prefixes), size)
+        ]
+        scored = np.concatenate(parts)
+        count = np.bincount(text, minlength=int(text.max()) + 1).astype(float)
+        return np.stack([np.bincount(text, scored[:, j]) / count for j in (0, 1)], 1)
+
+    @cached_property
+    def _prefixes(self) -> tuple[list[str], Tensor, Int[np.ndarray, "prefix"]]:
+        """Beginnings of the texts, the token that follows each, and the number of its text.
+
+        A beginning that the tokenizer would cut differently once it stands alone is left out.
+        """
+        subject, rng = self.steering.subject, np.random.default_rng([self.seed, 0x9F])
+        prefixes, after, text = [], [], []
+        kept = 0
+        for ids in subject.tokens(self.texts):
+            ends = rng.permutation(np.arange(min(3, len(ids) - 1), len(ids)))[:PREFIXES]
+            cut = [subject.reader.decode(ids[:end]).rstrip() for end in ends]
+            good = [i for i, one in enumerate(cut) if one.strip() and subject.tokens([one])[0] == list(ids[: ends[i]])]
+            prefixes += [cut[i] for i in good]
+            after += [ids[ends[i]] for i in good]
+            text += [kept] * len(good)
+            kept += bool(good)
+        return prefixes, torch.tensor(after), np.asarray(text)
+
+
+def _scored(logits: Float[Tensor, "token vocab"], after: Int[Tensor, "token"]) -> Float[np.ndarray, "token 2"]:
+    """Loss of the token that followed, and whether it was the first guess."""
+    loss = torch.nn.functional.cross_entropy(logits, after, reduction="none")
+    return torch.stack([loss, (logits.argmax(-1) == after).float()], 1).double().numpy()
+
+
+def budget_use(cost: Float[np.ndarray, "text 2"], draws: Resampler) -> dict[str, Estimate]:
+    """Each side effect as a share of its budget: 1 is all that may be used."""
+    shares = cost / np.array([NATS, POINTS])
+    return {"cross-entropy": draws.mean(shares[:, 0]), "first guesses": draws.mean(shares[:, 1])}
+
+
+def worst_use(used: dict[str, Estimate]) -> str:
+    """The side effect that decides: one shown to be over budget, else the one least shown to be within."""
+    over = {name: e.low for name, e in used.items() if e.low > 1}
+    return max(over, key=lambda n: over[n]) if over else max(used, key=lambda n: used[n].high)
+
+
+@dataclass(frozen=True)
+class Dose:
+    """The dose a vector is used at, and what was found when it was chosen."""
+
+    value: float
+    fits: bool  # whether any dose was within the budget; if none was, `value` is the smallest
+    tried: tuple[float, ...]
+    used: tuple[float, ...]  # upper bound of the worst use of the budget at each dose tried
+
+
+def choose_dose(neutral: Neutral, vector: Float[Tensor, "width"], doses: Sequence[float]) -> Dose:
+    """The largest dose within the budget, found from the smallest up: the first one over it ends the search.
+
+    Args:
+        neutral: Texts for choosing, which no gate uses again.
+        doses: Positive multiples of `vector`.
+    """
+    tried, used, best = [], [], None
+    for dose in sorted(doses):
+        found = budget_use(neutral.cost(vector * dose), neutral.draws)
+        tried.append(dose)
+        used.append(max(e.high for e in found.values()))
+        if used[-1] > HEADROOM:
+            break
+        best = dose
+    return Dose(min(doses) if best is None else best, best is not None, tuple(tried), tuple(used))
+
+
+# ---- control tokens ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """Change of each named word's logit, and the change of tokens that were about as likely."""
+
+    change: Float[Tensor, "example k"]
+    control: Float[Tensor, "example k"]
+    distance: Float[Tensor, "example k"]  # of the controls' mean base log-probability from the word's own, in nats
+
+
+def against_tokens(
+    base: Float[Tensor, "example vocab"],
+    steered: Float[Tensor, "example vocab"],
+    ids: Int[Tensor, "example k"],
+    taken: Int[Tensor, "example t"],
+) -> Normalised:
+    """What happened to some words beyond what happened to any token of similar base log-probability.
+
+    A change of temperature moves every logit in proportion to itself. It is taken out twice: the 20 control tokens
+    are those nearest in base log-probability, and what distance remains is made up along the line on which the 100
+    likeliest other tokens moved. (The rule is that of the OpenInterp registry, phase 7, 2026.)
+
+    Args:
+        ids: The words, -1 for none.
+        taken: All words of the behaviour, which may not be controls; -1 for none.
+    """
+    moved = steered - base
+    free = torch.ones_like(base, dtype=torch.bool)
+    rows = torch.arange(len(base))[:, None].expand_as(taken)
+    free[rows[taken >= 0], taken[taken >= 0]] = False
+    slope = _slope(base, moved, free)
+    out = []
+    for j in range(ids.shape[1]):
+        at = ids[:, j].clamp_min(0)[:, None]
+        here = base.gather(1, at)
+        near = (base - here).abs().masked_fill(~free, float("inf"))
+        k = min(CONTROL_TOKENS, int(free.sum(1).min()))
+        chosen = near.topk(k, largest=False).indices
+        gap = here[:, 0] - base.gather(1, chosen).mean(1)
+        control = moved.gather(1, chosen).mean(1) + slope * gap
+        out.append(torch.stack([moved.gather(1, at)[:, 0], control, gap.abs()]))
+    change, control, distance = torch.stack(out, -1)
+    return Normalised(change, control, distance)
+
+
+def _slope(base: Tensor, moved: Tensor, free: Tensor) -> Float[Tensor, "example"]:
+    """Least-squares slope of change on base logit, over the likeliest free tokens of each row."""
+    k = min(LIKELY_TOKENS, int(free.sum(1).min()))
+    likely = base.masked_fill(~free, float("-inf")).topk(k).indices
+    x, y = base.gather(1, likely), moved.gather(1, likely)
+    x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
+    return (x * y).sum(1) / x.square().sum(1).clamp_min(1e-6)
+
+
+def repetition(texts: Sequence[str]) -> float:
+    """Share of three-word runs that a text has said before, over all texts."""
+    runs = [list(zip(w, w[1:], w[2:], strict=False)) for w in (t.split() for t in texts)]
+    total = sum(len(r) for r in runs)
+    return sum(len(r) - len(set(r)) for r in runs) / total if total else 0.0

@@ -1,0 +1,684 @@
+"""The gates of C2 MEDIATES, in the order of its battery.
+
+A pair is a base text and a source text. Swapping a subspace at one site and position must move the base's answer to
+the one that the high-level model predicts. Whatever chooses a subspace (the claim's method again, shuffled labels,
+twins, other variables) sees dev rows only and gets the same data; the gate pool is scored, never fitted on. Dear
+controls run on fewer pairs than the claim, and then the claim is compared on those same pairs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from veriscope.claims.battery import GateSpec
+from veriscope.claims.mediates import Mediates
+from veriscope.errors import UserError
+from veriscope.examples import Sample
+from veriscope.findings import Reading
+from veriscope.ledger import Ledger, use
+from veriscope.methods import method
+from veriscope.methods.mean_difference import shrunk_covariance
+from veriscope.subjects import Edit, Read, SetTo, Subject, Swap
+from veriscope.trials.evidence import Control, Estimate, GateResult
+from veriscope.trials.interchange import (
+    Pairs,
+    at_column,
+    balanced_rows,
+    check_tokens,
+    hits,
+    independent_labels,
+    is_interchange,
+    isolation_rows,
+    of_rank,
+    picks,
+    random_basis,
+    readable_part,
+    readable_span,
+    thin,
+)
+from veriscope.trials.judge import Effort, against, falsifier, judge, not_run
+from veriscope.methods.linear import cluster_folds
+from veriscope.trials.reading import as_array
+from veriscope.trials.statistics import Array, Resampler, spread_of
+
+MOST_PAIRS = 500  # of one pool, for the claim itself
+MOST_DEV_PAIRS = 250
+FEW_PAIRS = 200  # for controls that are run many times over
+SCREENED = 48  # dev pairs on which the strongest of many subspaces are chosen
+FINALISTS = 2  # of each family of subspaces, scored on the gate pool
+SLOPES = 48  # dev pairs whose gradients say what is read downstream
+MOST_ISOLATION = 300
+FEWEST_ISOLATION = 50  # with fewer given, pairs are made up
+PUSHES = 3  # random pushes of equal size in each direction
+CONTROL_TOKENS = 20
+MOST_VALUES = 20  # of a factor that the engine may draw as a rival
+DRAWN_RIVALS = 3
+
+
+@dataclass(eq=False)
+class Bench:
+    """A C2 trial's data. `gate` stays None until the instrument is checked and the power is known."""
+
+    MIN_CLUSTERS: ClassVar[int] = 20
+    MIN_ITEMS: ClassVar[int] = 100
+
+    claim: Mediates
+    subject: Subject
+    dev: Sample
+    seed: int = 0
+    effort: Effort = Effort()
+    gate: Sample | None = None
+    shift: Sample | None = None
+    tries: int = 1
+
+    # --- pairs and candidates
+
+    @property
+    def opened(self) -> Sample:
+        assert self.gate is not None, "the gate pool has not been opened yet"
+        return self.gate
+
+    def pairs(self, pool: Sample, most: int) -> Pairs:
+        """Up to `most` interchange pairs of a pool, spread over its clusters."""
+        rows = pool.where(is_interchange)
+        if not len(rows):
+            raise UserError(
+                f"Claim '{self.claim.name or self.claim.of}': no row of the {pool.pool} pool has an `expected` that differs "
+                f"from its `answer`, so no swap could show anything. Pair rows that differ in '{self.claim.of}'."
+            )
+        rows = rows.take(thin(rows.clusters, most, self.seed))
+        return check_tokens(Pairs(self.subject, rows, self.site, self.claim.finding.position))
+
+    @property
+    def site(self) -> str:
+        return self.claim.finding.site
+
+    @cached_property
+    def dev_pairs(self) -> Pairs:
+        return self.pairs(self.dev, MOST_DEV_PAIRS)
+
+    @cached_property
+    def gate_pairs(self) -> Pairs:
+        return self.pairs(self.opened, MOST_PAIRS)
+
+    @cached_property
+    def few_rows(self) -> list[int]:
+        return thin(self.gate_pairs.rows.clusters, FEW_PAIRS, self.seed + 1)
+
+    @cached_property
+    def few(self) -> Pairs:
+        _ = self.gate_pairs.base, self.gate_pairs.source  # run once for all, then cut
+        return self.gate_pairs.take(self.few_rows)
+
+    @cached_property
+    def dev_candidates(self) -> Int[Tensor, "candidate"]:
+        """Distinct first tokens of the answers in dev: what the pick is made among before the gate is opened."""
+        return _candidates(self.subject, self.dev)
+
+    @cached_property
+    def candidates(self) -> Int[Tensor, "candidate"]:
+        pools = [self.dev, self.opened, *([self.shift] if self.shift is not None else [])]
+        return torch.cat([_candidates(self.subject, pool) for pool in pools]).unique()
+
+    # --- resampling
+
+    @cached_property
+    def draws(self) -> Resampler:
+        return Resampler(tuple(self.gate_pairs.rows.clusters), self.seed)
+
+    @cached_property
+    def few_draws(self) -> Resampler:
+        return Resampler(tuple(self.few.rows.clusters), self.seed)
+
+    def dev_draws(self, rows: Sample) -> Resampler:
+        return Resampler(tuple(rows.clusters), self.seed, draws=1_000)
+
+    # --- what the claim does
+
+    @cached_property
+    def basis(self) -> Float[Tensor, "d r"]:
+        return self.claim.finding.basis
+
+    @property
+    def rank(self) -> int:
+        return self.basis.shape[1]
+
+    @cached_property
+    def patched(self) -> Float[Tensor, "pair vocab"]:
+        """Logits of the gate pairs with the claim's subspace swapped."""
+        return self.gate_pairs.set_to(self.gate_pairs.swapped(self.basis))
+
+    @cached_property
+    def hit(self) -> Array:
+        return hits(self.gate_pairs, self.patched, self.candidates)
+
+    @property
+    def few_hit(self) -> Array:
+        return self.hit[self.few_rows]
+
+    @cached_property
+    def moved(self) -> Array:
+        """Change of B of each gate pair, in logits."""
+        return as_array(self.gate_pairs.preference(self.patched) - self.gate_pairs.wanted)
+
+    # --- the claim's method again
+
+    @cached_property
+    def method(self) -> Any:
+        """The method that made the finding, rebuilt from its record, at the one site that was chosen."""
+        origin = self.claim.finding.origin
+        return method(origin.method, **{**origin.settings, "site": origin.site, "position": origin.position})
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(sorted(set(self.dev.labels)))
+
+    @cached_property
+    def dev_acts(self) -> Float[Tensor, "example d"]:
+        return self.acts(self.subject)
+
+    def acts(self, subject: Subject) -> Float[Tensor, "example d"]:
+        """Activations of all dev rows on the claim's subject or a twin; texts that come twice are run once."""
+        places = subject.where(self.claim.finding.position, self.dev)
+        return subject.run(self.dev.texts, read=[Read(self.site, places)]).reads[0][1].flatten(1)
+
+    def fits(
+        self, labels: Sequence[Sequence[str]], subject: Subject | None = None, train: Tensor | None = None
+    ) -> list[Float[Tensor, "d r"]]:
+        """The claim's method fitted to several labellings of dev, as subspaces of the claim's size.
+
+        Args:
+            labels: For each fit, a label for every dev row.
+            subject: A twin to fit on, instead of the claim's subject.
+            train: Rows that each fit may use, (fit, example); all by default.
+        """
+        every = torch.ones(len(labels), len(self.dev), dtype=torch.bool) if train is None else train
+        if not hasattr(self.method, "weights"):
+            return [self._fit_whole(n, r, subject or self.subject) for n, r in zip(labels, every, strict=True)]
+        acts = self.dev_acts if subject is None else self.acts(subject)
+        rng = torch.Generator().manual_seed(self.seed + 3)
+        out = []
+        for names, rows in zip(labels, every, strict=True):
+            classes = tuple(sorted({name for name, kept in zip(names, rows.tolist(), strict=True) if kept}))
+            codes = torch.tensor([classes.index(name) if name in classes else 0 for name in names])
+            found = self.method.weights(
+                acts, codes[None], rows[None], n_classes=len(classes), seed=self.claim.finding.origin.seed
+            )
+            out.append(of_rank(_span(self.claim.finding, found.weight[0], found.bias[0], classes), self.rank, rng))
+        return out
+
+    def _fit_whole(
+        self, names: Sequence[str], rows: Bool[Tensor, "example"], subject: Subject
+    ) -> Float[Tensor, "d r"]:
+        """A method without `weights` (one that trains through the model, say), run whole; its tries are not counted.
+
+        Where the labels are not the true ones the sources are shuffled too, since such a method may learn from them.
+        """
+        sample = self.dev
+        if list(names) != list(self.dev.labels):
+            order = np.random.default_rng([self.seed, 0x50]).permutation(len(sample))
+            sources = [sample.examples[j].source for j in order]
+            mixed = tuple(dataclasses.replace(e, source=s) for e, s in zip(sample.examples, sources, strict=True))
+            sample = dataclasses.replace(sample, examples=mixed).relabel(names)
+        with use(Ledger.in_memory()):
+            found = self.method.fit(subject, sample.take(rows.nonzero().flatten().tolist()))
+        return of_rank(found.basis, self.rank, torch.Generator().manual_seed(self.seed + 3))
+
+    # --- power
+
+    def dev_estimate(self) -> Estimate:
+        """Per-pair hit on dev less the strongest cheap control, the subspace fitted on the other clusters."""
+        pairs = self.dev_pairs
+        hit = np.zeros(len(pairs))
+        if hasattr(self.method, "weights"):
+            folds = cluster_folds(self.dev.clusters, self.effort.folds, self.seed)
+            place = dict(zip(self.dev.clusters, folds.tolist(), strict=True))
+            mine = np.array([place[cluster] for cluster in pairs.rows.clusters])
+            used = sorted(set(mine.tolist()))
+            train = torch.stack([folds != f for f in used])
+            bases = self.fits([self.dev.labels] * len(used), train=train)
+            values = pairs.base_acts.clone()
+            for f, basis in zip(used, bases, strict=True):
+                values[mine == f] = pairs.swapped(basis)[mine == f]
+            hit = hits(pairs, pairs.set_to(values), self.dev_candidates)
+        else:  # too dear to fit once a fold: the frozen finding's hits tell the spread
+            hit = hits(pairs, pairs.set_to(pairs.swapped(self.basis)), self.dev_candidates)
+        cheap = chance(self, pairs, self.dev_candidates)
+        best = max(cheap.values(), key=lambda items: float(items.mean()))
+        return self.dev_draws(pairs.rows).mean(hit - best)
+
+
+def _candidates(subject: Subject, sample: Sample) -> Int[Tensor, "candidate"]:
+    texts = sample.texts
+    ids = [torch.as_tensor(subject.answer_ids(texts, words)) for words in (sample.answers, sample.expected)]
+    return torch.cat(ids).unique()
+
+
+def _span(finding: Reading, weight: Tensor, bias: Tensor, classes: tuple[str, ...]) -> Float[Tensor, "d r"]:
+    """The basis that a reading with these weights has."""
+    gaps = (0.0,) * weight.shape[1]
+    return dataclasses.replace(finding, weight=weight.detach(), bias=bias.detach(), classes=classes, gaps=gaps).basis
+
+
+def chance(bench: Bench, pairs: Pairs, candidates: Int[Tensor, "candidate"]) -> dict[str, Array]:
+    """What gives the expected answer without the swap: the best constant, the unpatched model, a blind guess.
+
+    The constant is the most frequent expected answer of dev, so a pool with one frequent answer flatters no claim.
+    """
+    words = bench.dev_pairs.expected
+    common = words.mode().values
+    return {
+        "unpatched model": hits(pairs, pairs.base.logits, candidates),
+        "most frequent answer": as_array((pairs.expected == common).double()),
+        "guessing among the candidates": np.full(len(pairs), 1 / len(candidates)),
+    }
+
+
+def _worst(found: Mapping[str, Estimate], margin: float) -> str:
+    """Of several estimates that must all exceed the margin, the one that decides: a failed one, else the least sure."""
+    failed = [name for name, e in found.items() if e.high < margin]
+    return min(failed or found, key=lambda name: found[name].low)
+
+
+# --- instrument -----------------------------------------------------------------------------------------
+
+
+def behaviour(bench: Bench, spec: GateSpec) -> GateResult:
+    """i0: the model answers both texts of a pair rightly, and a swap that must work does.
+
+    The swap that must work replaces everything that the logits are computed from, at the last position: it has to
+    give the logits of the source run.
+    """
+    pairs, draws = bench.dev_pairs, bench.dev_draws(bench.dev_pairs.rows)
+    right = {
+        "base texts": as_array((picks(pairs.base.logits[:, bench.dev_candidates], bench.dev_candidates) == pairs.answer).double()),
+        "source texts": as_array((picks(pairs.source.logits[:, bench.dev_candidates], bench.dev_candidates) == pairs.own).double()),
+    }  # fmt: skip
+    shares = {name: draws.mean(items) for name, items in right.items()}
+    worst = min(shares, key=lambda name: shares[name].low)
+    works, how = swap_works(bench)
+    listed = tuple(Control(f"right on {name}", share) for name, share in shares.items())
+    if not works:
+        nothing = Estimate(0.0, 0.0, 0.0, len(pairs), shares[worst].clusters)
+        return judge(spec, nothing, controls=listed, note=f"the edit did not take: {how}")
+    lacks = "" if shares[worst].low > (spec.margin or 0) else "the model lacks the behaviour; "
+    return judge(spec, shares[worst], controls=listed, note=f"{lacks}least: right on {worst}; {how}")
+
+
+def swap_works(bench: Bench, n: int = 16, looked_at: int = 6) -> tuple[bool, str]:
+    """Whether swapping a whole late site at the last position reproduces the source run on dev pairs.
+
+    Where no single site carries everything (a module with a bypass), the values set must at least be read back.
+    """
+    pairs = bench.dev_pairs.take(range(min(n, len(bench.dev_pairs))))
+    base, source = pairs.rows.texts, pairs.sources.texts
+    late = [s for s in reversed(bench.subject.sites.values()) if s.name != "logits" and s.width is not None][:looked_at]
+    for site in late:
+        values = bench.subject.acts(source, site.name, "last")
+        got = bench.subject.run(base, edits=[Edit(site.name, Swap(values), at="last")], logits="last").logits
+        scale = float(pairs.source.logits.abs().max()) + 1e-6
+        if float((got - pairs.source.logits).abs().max()) < 1e-3 * scale:
+            return True, f"swapping all of {site.name} at the last position gives the source's logits"
+    read = Read(bench.site, pairs.at)
+    kept = bench.subject.run(base, read=[read], edits=[Edit(bench.site, SetTo(pairs.source_acts), at=pairs.at)])
+    back = kept.reads[0][1].flatten(1)
+    agrees = torch.allclose(back, pairs.source_acts, rtol=1e-3, atol=1e-4)
+    return agrees, f"no single late site carries the answer; at {bench.site} the values set {'were' if agrees else 'were not'} read back"
+
+
+# --- the claim against chance, search and twins -----------------------------------------------------------
+
+
+def held_out(bench: Bench, spec: GateSpec) -> GateResult:
+    """g1: IIA on clusters never seen, beyond the best of constant answer, unpatched model and guessing."""
+    pairs = bench.gate_pairs
+    reach = as_array(pairs.reach)
+    size = bench.draws.ratio(bench.moved, reach)
+    scale = max(abs(float(reach.mean())), 1e-9)
+    left = len(bench.opened.where(is_interchange)) - len(pairs)
+    note = f"raw is IIA among {len(bench.candidates)} candidates; E {size.value:.2f} [{size.low:.2f}, {size.high:.2f}]"
+    if left:
+        note += f"; {len(pairs)} pairs drawn from {left + len(pairs)}"
+    if not bool(pairs.plain.all()):
+        note += f"; {int((~pairs.plain).sum())} sources have another answer of their own"
+    return against(
+        spec, bench.hit, chance(bench, pairs, bench.candidates), bench.draws,
+        spread=spread_of(bench.moved / scale, pairs.rows.clusters), note=note + "; the spread is of E by pair",
+    )  # fmt: skip
+
+
+def search_matched(bench: Bench, spec: GateSpec) -> GateResult:
+    """g2: the claim's search where there is nothing to find, and random subspaces of the same size.
+
+    Of each family the two that do best on dev pairs are scored on the gate pool, and the strongest counts. Labels are
+    redrawn so that they carry nothing about the true ones.
+    """
+    codes = torch.tensor([bench.classes.index(label) for label in bench.dev.labels])
+    redrawn = independent_labels(codes, bench.effort.draws, bench.seed)
+    names = [[bench.classes[c] for c in draw.tolist()] for draw in redrawn]
+    names = [draw for draw in names if len(set(draw)) > 1]
+    rng = torch.Generator().manual_seed(bench.seed + 5)
+    n_random = int(np.clip(bench.tries, bench.effort.draws, max(bench.effort.random, bench.effort.draws)))
+    families = {
+        f"redrawn-label fit, best of {len(names)}": bench.fits(names),
+        f"random {bench.rank}-dim subspace, best of {n_random}": [
+            random_basis(bench.basis.shape[0], bench.rank, rng) for _ in range(n_random)
+        ],
+    }
+    found: dict[str, Array] = {}
+    for family, bases in families.items():
+        chosen = strongest_on_dev(bench, bases)
+        logits = bench.few.many([bases[i] for i in chosen], bench.candidates)
+        for place, chosen_logits in enumerate(logits):
+            hit = as_array((picks(chosen_logits, bench.candidates) == bench.few.expected).double())
+            found[family + (f", no. {place + 1}" if place else "")] = hit
+    note = f"on {len(bench.few)} pairs; chosen on {min(SCREENED, len(bench.dev_pairs))} dev pairs; the ledger counted {bench.tries} tries"
+    return against(spec, bench.few_hit, found, bench.few_draws, note=note)
+
+
+def strongest_on_dev(bench: Bench, bases: Sequence[Float[Tensor, "d _"]]) -> list[int]:
+    """The subspaces with the highest IIA on dev pairs; ties go to the larger change of B."""
+    rows = thin(bench.dev_pairs.rows.clusters, SCREENED, bench.seed + 2)
+    _ = bench.dev_pairs.base, bench.dev_pairs.source
+    pairs, ids = bench.dev_pairs.take(rows), bench.dev_candidates
+    logits = pairs.many(bases, ids)
+    accuracy = (picks(logits, ids) == pairs.expected).double().mean(1)
+    up, down = torch.searchsorted(ids, pairs.expected), torch.searchsorted(ids, pairs.answer)
+    every = torch.arange(len(pairs))
+    shift = (logits[:, every, up] - logits[:, every, down]).double().mean(1)
+    return np.lexsort((-shift.numpy(), -accuracy.numpy()))[:FINALISTS].tolist()
+
+
+def twins(bench: Bench, spec: GateSpec) -> GateResult:
+    """g3: the same method fitted on twins with random weights and on one with permuted weights, scored there.
+
+    (The Non-Linear Representation Dilemma, Sutter 2025: an alignment that is free enough fits any network.)
+    """
+    kinds = [("random", i) for i in range(bench.effort.twins)] + [("permuted", 0)]
+    found: dict[str, Array] = {}
+    for kind, number in kinds:
+        twin = bench.subject.twin(kind, bench.seed * 1000 + number)
+        basis = bench.fits([bench.dev.labels], subject=twin)[0]
+        pairs = bench.few.on(twin)
+        name = f"{kind}-weight twin {number + 1}" if kind == "random" else "permuted-weight twin"
+        found[name] = hits(pairs, pairs.set_to(pairs.swapped(basis)), bench.candidates)
+    return against(spec, bench.few_hit, found, bench.few_draws, note=f"on {len(bench.few)} pairs, the method fitted afresh on each twin")
+
+
+# --- causal gates ---------------------------------------------------------------------------------------
+
+
+def dormancy(bench: Bench, spec: GateSpec) -> GateResult:
+    """g4: the three signs of a dormant pathway (Is This the Subspace You Are Looking For?, Makelov 2023).
+
+    Suspicious is a subspace that does better than the whole site, whose part that is read downstream does little by
+    itself, or whose read part carries no natural variance of the variable. A part that nothing reads is no fault (A
+    Reply to Makelov et al., Wu 2024). What is read is the span of the gradients of B at base, patched and source
+    values of dev pairs. The estimate is the smallest slack, each in units of its own margin.
+    """
+    pairs, few = bench.gate_pairs, bench.few
+    part = readable_part(bench.basis, downstream_span(bench))
+    read = as_array(few.effect(part)) if part.shape[1] else np.zeros(len(few))
+    sub, reach = bench.moved[bench.few_rows], as_array(few.reach)
+    slack, numbers = {}, {}
+    aim = few.plain.numpy()
+    if aim.any():  # where the source has another answer, the whole site is not meant to give the expected one
+        whole = as_array(few.effect(None))
+        draws = Resampler(tuple(c for c, a in zip(few.rows.clusters, aim, strict=True) if a), bench.seed)
+        slack["subspace no better than the whole site"] = draws.ratio((0.2 * reach - sub + whole)[aim], 0.2 * reach[aim])
+        numbers["E of the whole site"] = draws.ratio(whole[aim], reach[aim])
+    slack["readable part has half of the effect"] = bench.few_draws.ratio(2 * read - sub, reach)
+    numbers |= {"E of the subspace": bench.few_draws.ratio(sub, reach), "E of the readable part": bench.few_draws.ratio(read, reach)}
+    left, total = unexplained(bench, part, pairs)
+    if part.shape[1] and total.sum() > 0:
+        slack["readable part carries the variable"] = bench.draws.ratio(0.9 * total - left, 0.1 * total)
+        numbers["R2 of the variable, readable part"] = bench.draws.ratio(total - left, total)
+    else:
+        nothing = Estimate(-1.0, -1.0, -1.0, len(pairs), bench.draws.n_clusters)
+        slack["readable part carries the variable"] = nothing
+    assert spec.margin is not None
+    worst = _worst(slack, spec.margin)
+    listed = tuple(Control(name, estimate) for name, estimate in (numbers | slack).items())
+    return judge(
+        spec, slack[worst], controls=listed,
+        note=f"least: {worst}; {part.shape[1]} of {bench.rank} dimensions are read; E on {len(few)} pairs; slack in margins "
+             f"(E_sub - E_site < 0.2, E_read >= 0.5 E_sub, R2 >= 0.1)",
+    )  # fmt: skip
+
+
+def downstream_span(bench: Bench) -> Float[Tensor, "d q"]:
+    """What is read downstream, by gradients on dev pairs at base, patched and source values.
+
+    A reader that is silent at natural values shows its gradient only where it was woken.
+    """
+    rows = thin(bench.dev_pairs.rows.clusters, SLOPES, bench.seed + 4)
+    _ = bench.dev_pairs.base, bench.dev_pairs.source
+    pairs = bench.dev_pairs.take(rows)
+    points = [pairs.base_acts, pairs.swapped(bench.basis), pairs.source_acts]
+    return readable_span(torch.cat([pairs.gradients(values) for values in points]))
+
+
+def unexplained(bench: Bench, part: Float[Tensor, "d p"], pairs: Pairs) -> tuple[Array, Array]:
+    """Squares of the natural gate activations in a subspace: left over when dev class means predict them, and in all."""
+    along = bench.dev_acts @ part.to(bench.dev_acts)
+    here = pairs.base_acts @ part.to(pairs.base_acts)
+    codes = torch.tensor([bench.classes.index(label) for label in bench.dev.labels])
+    means = torch.stack([along[codes == c].mean(0) for c in range(len(bench.classes))])
+    strange = sorted(set(pairs.rows.labels) - set(bench.classes))
+    if strange:
+        raise UserError(f"Labels {strange[:3]} occur in the gate pool but not in dev. Merge or drop them.")
+    mine = means[[bench.classes.index(label) for label in pairs.rows.labels]]
+    return as_array((here - mine).square().sum(1)), as_array((here - along.mean(0)).square().sum(1))
+
+
+def isolation(bench: Bench, spec: GateSpec) -> GateResult:
+    """g5: swapped from a source that agrees in the variable and differs elsewhere, the answer stays what it was.
+
+    (RAVEL, Huang 2024.) Pairs of this kind are taken from the examples, or made up from rows with the same label.
+    """
+    given = bench.opened.where(lambda e: not is_interchange(e) and e.text != e.source)
+    made = len(given) < FEWEST_ISOLATION
+    position = bench.claim.finding.position
+    rows = (
+        isolation_rows(bench.opened, MOST_ISOLATION, position, bench.seed)
+        if made
+        else given.take(thin(given.clusters, MOST_ISOLATION, bench.seed))
+    )
+    if rows is None:
+        return not_run(spec, "no two rows agree in the variable and differ in their text")
+    pairs = Pairs(bench.subject, rows, bench.site, position)
+    before = picks(pairs.base.logits[:, bench.candidates], bench.candidates)
+    after = picks(pairs.set_to(pairs.swapped(bench.basis))[:, bench.candidates], bench.candidates)
+    same = as_array((before == after).double())
+    whole = as_array((picks(pairs.set_to(pairs.source_acts)[:, bench.candidates], bench.candidates) == before).double())
+    draws = Resampler(tuple(rows.clusters), bench.seed)
+    columns = np.stack([same, np.ones_like(same)], 1)
+    assert spec.margin is not None
+    note = "pairs made up from rows with the same label, of other clusters where possible" if made else "pairs as given"
+    return judge(
+        spec, draws.mean(same), p_value=draws.p_value(columns, spec.margin),
+        controls=(Control("whole site swapped", draws.mean(whole), "how much there was to disturb"),), note=note,
+    )  # fmt: skip
+
+
+def control_tokens(bench: Bench, spec: GateSpec) -> GateResult:
+    """g6: rise of the expected token beyond tokens that were about as likely in the base run.
+
+    A direction that flattens the whole distribution (a temperature) or lifts a class of words raises those as well.
+    In units of the clean range, the mean change of B from base to source run on dev, so the margin is a tenth of what
+    a whole change of the answer is worth.
+    """
+    pairs = bench.gate_pairs
+    base, patched = pairs.base.logits, bench.patched
+    k = min(CONTROL_TOKENS, base.shape[1] - 2)
+    if k < 3:
+        return not_run(spec, f"the subject has {base.shape[1]} tokens only, none to compare with", applies=False)
+    far = (base - at_column(base, pairs.expected)[:, None]).abs()
+    far = far.scatter(1, torch.stack([pairs.answer, pairs.expected], 1), float("inf"))
+    alike = far.topk(k, dim=1, largest=False).indices
+    change = patched - base
+    target, others = as_array(at_column(change, pairs.expected)), as_array(change.gather(1, alike).mean(1))
+    scale = float(bench.dev_pairs.reach.mean())
+    if scale <= 1e-9:
+        return not_run(spec, "the clean range is not positive on dev: the model does not answer the two texts differently")
+    items = (target - others) / scale
+    columns = np.stack([items, np.ones_like(items)], 1)
+    assert spec.margin is not None
+    return judge(
+        spec, bench.draws.mean(items), p_value=bench.draws.p_value(columns, spec.margin), raw=bench.draws.mean(target / scale),
+        controls=(Control(f"{k} tokens of like log-probability", bench.draws.mean(others / scale)),),
+        strongest=f"{k} tokens of like log-probability", note=f"clean range on dev: {scale:.2f} logits",
+    )  # fmt: skip
+
+
+def both_directions(bench: Bench, spec: GateSpec) -> GateResult:
+    """g7: into the base and into the source, each beyond a random subspace's push of the same size; the smaller counts.
+
+    The two are not symmetric (How to Use and Interpret Activation Patching, Heimersheim 2024): behind an OR, setting
+    the variable works and taking it away does not.
+    """
+    few = bench.few
+    if not bool(few.plain.any()):
+        return not_run(spec, "every source text has another answer of its own, so the way back has no predicted answer")
+    pairs = few.take(few.plain.nonzero().flatten().tolist())
+    draws = Resampler(tuple(pairs.rows.clusters), bench.seed)
+    rng = torch.Generator().manual_seed(bench.seed + 11)
+    reach = as_array(pairs.reach)
+    excess, listed = {}, []
+    for name, reverse in (("into the base", False), ("into the source", True)):
+        mine = _pushed(pairs, pairs.swapped(bench.basis, reverse), reverse)
+        start = pairs.source_acts if reverse else pairs.base_acts
+        size = (pairs.swapped(bench.basis, reverse) - start).norm(dim=1, keepdim=True)
+        pushes = []
+        for _ in range(PUSHES):
+            step = pairs.swapped(random_basis(start.shape[1], bench.rank, rng), reverse) - start
+            pushes.append(_pushed(pairs, start + step * size / step.norm(dim=1, keepdim=True).clamp_min(1e-9), reverse))
+        strongest = max([np.zeros(len(pairs)), *pushes], key=lambda items: float(items.sum()))
+        excess[name] = draws.ratio(mine - strongest, reach)
+        listed += [Control(f"E {name}", draws.ratio(mine, reach)), Control(f"random push, {name}", draws.ratio(strongest, reach))]
+    assert spec.margin is not None
+    worst = _worst(excess, spec.margin)
+    other = next(name for name in excess if name != worst)
+    return judge(
+        spec, excess[worst], controls=(*listed, Control(f"excess {other}", excess[other])), strongest=f"random push, {worst}",
+        note=f"the smaller: {worst}; on {len(pairs)} pairs, the strongest of {PUSHES} pushes each",
+    )  # fmt: skip
+
+
+def _pushed(pairs: Pairs, values: Float[Tensor, "pair d"], reverse: bool) -> Array:
+    """Change towards the other text's answer, in logits, with these values set."""
+    logits = pairs.set_to(values, reverse)
+    if not reverse:
+        return as_array(pairs.preference(logits) - pairs.wanted)
+    return as_array(pairs.preference(pairs.source.logits) - pairs.preference(logits))
+
+
+# --- falsifiers and the rival from outside --------------------------------------------------------------
+
+
+def rival_variable(bench: Bench, spec: GateSpec) -> GateResult:
+    """f8: fires if the same method fitted to another variable does as well, by the upper bound.
+
+    The rivals named on the card are all tried; the engine draws up to three other factors. A column that is the label
+    under other names is no rival; nor, among the drawn, is one that fixes the label (its classes are parts of the
+    label's) or that has more values than a fifth of the rows.
+    """
+    rivals = rivals_of(bench)
+    if not rivals:
+        return not_run(spec, "the examples have no other factor that could be a rival", applies=False)
+    assert spec.margin is not None
+    excess, listed, p = {}, [], {}
+    for name in rivals:
+        column = bench.dev.factor(name)
+        basis = bench.fits([column], train=balanced_rows(column, bench.dev.labels, bench.seed)[None])[0]
+        hit = hits(bench.few, bench.few.set_to(bench.few.swapped(basis)), bench.candidates)
+        columns = np.stack([bench.few_hit - hit, np.ones_like(hit)], 1)
+        excess[name] = bench.few_draws.estimate(columns)
+        p[name] = float(((bench.few_draws.distribution(columns) >= spec.margin).sum() + 1) / (bench.few_draws.draws + 1))
+        listed.append(Control(name, bench.few_draws.mean(hit)))
+    nearest = min(excess, key=lambda name: excess[name].high)
+    return falsifier(
+        spec, excess[nearest].high < spec.margin, excess[nearest], raw=bench.few_draws.mean(bench.few_hit),
+        controls=tuple(listed), strongest=nearest, p_value=p[nearest],
+        note=f"fires if the upper bound of claim less rival is under {spec.margin:g}; on {len(bench.few)} pairs",
+    )  # fmt: skip
+
+
+def rivals_of(bench: Bench) -> list[str]:
+    """Factor columns to try as rivals: the card's, then up to three that the engine draws by its seed."""
+    labels = bench.dev.labels
+
+    def aliases(column: Sequence[str]) -> bool:
+        return len(set(zip(column, labels, strict=True))) == len(set(column)) == len(set(labels))
+
+    def fair(name: str) -> bool:
+        column = bench.dev.factor(name)
+        values = len(set(column))
+        fixes = len(set(zip(column, labels, strict=True))) == values
+        return 2 <= values <= min(MOST_VALUES, len(column) // 5) and not fixes
+
+    listed = [name for name in bench.claim.rivals if not aliases(bench.dev.factor(name))]
+    skip = {"pair", bench.claim.of, str(bench.claim.finding.position), *bench.claim.rivals}
+    pool = [f for f in bench.dev.factor_names if f not in skip and not f.startswith("source_") and fair(f)]
+    rng = np.random.default_rng([bench.seed, 0xF8])
+    return listed + [pool[i] for i in rng.permutation(len(pool))[:DRAWN_RIVALS]]
+
+
+def off_distribution(bench: Bench, spec: GateSpec) -> GateResult:
+    """f9: fires if more than half of the patched activations lie beyond the 99th percentile of natural ones.
+
+    Distance is Mahalanobis with a shrunk covariance. Each half of the dev clusters gives the covariance for the
+    distances of the other half, so that natural and patched activations are both new to it.
+    """
+    pairs = bench.gate_pairs
+    texts = bench.dev.clusters + bench.dev_pairs.rows.clusters
+    natural = torch.cat([bench.dev_acts, bench.dev_pairs.source_acts]).double()
+    half = cluster_folds(texts, 2, bench.seed)
+    patched, clean = pairs.swapped(bench.basis).double(), pairs.base_acts.double()
+    beyond, usual = [], []
+    for f in (0, 1):
+        known, new = natural[half == f], natural[half != f]
+        centre = known.mean(0)
+        inverse = torch.linalg.inv(shrunk_covariance(known))
+        limit = torch.quantile(_mahalanobis(new - centre, inverse), 0.99)
+        beyond.append(as_array((_mahalanobis(patched - centre, inverse) > limit).double()))
+        usual.append(as_array((_mahalanobis(clean - centre, inverse) > limit).double()))
+    found, natural_share = bench.draws.mean(np.mean(beyond, 0)), bench.draws.mean(np.mean(usual, 0))
+    assert spec.margin is not None
+    return falsifier(
+        spec, found.value > spec.margin, found, controls=(Control("natural gate activations", natural_share),),
+        note="share of patched activations beyond the 99th percentile of natural ones; over a half, the median is beyond it",
+    )  # fmt: skip
+
+
+def _mahalanobis(gap: Float[Tensor, "example d"], inverse: Float[Tensor, "d d"]) -> Float[Tensor, "example"]:
+    return ((gap @ inverse) * gap).sum(1)
+
+
+def swapping_the_prompt(bench: Bench, spec: GateSpec) -> GateResult:
+    """r10: the upper anchor, running the source text itself; the swap inside is hardly ever better."""
+    pairs = bench.gate_pairs
+    anchor = hits(pairs, pairs.source.logits, bench.candidates)
+    return against(spec, bench.hit, {"running the source text": anchor}, bench.draws,
+                   note="an upper anchor: parity says that the subspace carries all that the other prompt would change")  # fmt: skip
+
+
+def shift(bench: Bench, spec: GateSpec) -> GateResult:
+    """f11: fires if, on the shift pool, the upper bound of IIA is under half of the gate's."""
+    if bench.shift is None:
+        return not_run(spec, "no shift pool was given", applies=False)
+    pairs = bench.pairs(bench.shift, MOST_PAIRS)
+    hit = hits(pairs, pairs.set_to(pairs.swapped(bench.basis)), bench.candidates)
+    found = Resampler(tuple(pairs.rows.clusters), bench.seed).mean(hit)
+    half = float(bench.hit.mean()) / 2
+    return falsifier(spec, found.high < half, found, controls=(Control("the gate pool", bench.draws.mean(bench.hit)),),
+                     note=f"fires if the upper bound is under {half:.3f}")  # fmt: skip

@@ -1,0 +1,866 @@
+"""The gates of C3 NECESSARY, in the order of its battery.
+
+All drops are in clean ranges: what the mean behaviour loses on dev when the whole site is given another input's
+value. What the claim gets, its controls get: the same places, the same kind of edit, the same items.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from veriscope.claims.battery import GateSpec
+from veriscope.claims.necessary import SMALLEST, Necessary
+from veriscope.errors import BadPosition, NotRun, UserError
+from veriscope.examples import Sample
+from veriscope.findings import Change, Part, Parts, Reading
+from veriscope.methods import LogisticProbe, method
+from veriscope.methods.leace import erasure
+from veriscope.subjects import Edit, Read, Resample, Subject
+from veriscope.trials.evidence import Control, Estimate, GateResult
+from veriscope.trials.judge import Effort, against, falsifier, judge, not_run, printed
+from veriscope.trials.neutral import neutral_texts, next_token_loss
+from veriscope.trials.reading import as_array, crossfit_bits, folds_by_cluster
+from veriscope.trials.removal import (
+    Draws,
+    Intact,
+    Kind,
+    PartSet,
+    Removal,
+    Rows,
+    Subspace,
+    behave,
+    donors,
+    like_sites,
+    matched_subspaces,
+    part_set,
+    part_type,
+    random_parts,
+    removal_of,
+    rows_of,
+    run_intact,
+    sites_of,
+)
+from veriscope.trials.statistics import Array, Resampler, spread_of
+
+ITEMS = 500  # most items of a pool that are run (the battery's default n); acts for g1 come from the same ones
+DEV_ITEMS = 600
+FEW = 160  # items on which the random removals and the grid are run, the same for the claim
+SCREEN = 12  # dev items on which every random removal is tried first
+TAIL = 0.05  # the random removal that must be beaten stands this far from the top
+RESCUERS = 5
+RESCUER_POOL = 40
+READABLE = 0.05  # bits that must have been there before an erasure can have taken them
+CLASSES, PER_CLASS, PREFIXES = 5, 30, 90  # off-target tasks that the engine makes, and neutral prefixes
+
+
+@dataclass(eq=False)
+class Bench:
+    """A C3 trial's data. `gate` stays None until the instrument is checked and the power is known."""
+
+    MIN_CLUSTERS: ClassVar[int] = 20
+    MIN_ITEMS: ClassVar[int] = 100
+
+    claim: Necessary
+    subject: Subject
+    dev: Sample
+    seed: int = 0
+    effort: Effort = Effort()
+    gate: Sample | None = None
+    shift: Sample | None = None
+    tries: int = 1
+
+    # ---- rows and what the intact model does on them
+
+    @property
+    def position(self) -> str | int:
+        return self.claim.where[1]
+
+    @cached_property
+    def sites(self) -> tuple[str, ...]:
+        found = sites_of(self.claim.finding)
+        for site in found:
+            self.subject.site(site)
+        return found
+
+    @property
+    def everywhere(self) -> bool:
+        return self.position == "all"
+
+    def intact(self, sample: Sample, most: int) -> Intact:
+        """A seeded subset of a pool, run unchanged."""
+        most = min(most, 150) if self.everywhere else most  # every position of every site is kept
+        return run_intact(self.subject, rows_of(self.subject, sample.take(self.some(sample, most)), self.position), self.sites)
+
+    def some(self, sample: Sample, most: int) -> list[int]:
+        order = np.random.default_rng([self.seed, 0x1E]).permutation(len(sample))
+        return sorted(int(i) for i in order[:most])
+
+    @cached_property
+    def dev_items(self) -> Intact:
+        return self.intact(self.dev, DEV_ITEMS)
+
+    @cached_property
+    def dev_few(self) -> Intact:
+        """Dev rows on which removals are run; `dev_order` are their places in `dev_items`."""
+        return self.dev_items.take(self.dev_order)
+
+    @cached_property
+    def dev_order(self) -> list[int]:
+        order = np.random.default_rng([self.seed, 0x2E]).permutation(len(self.dev_items.rows))
+        return sorted(int(i) for i in order[:FEW])
+
+    @cached_property
+    def items(self) -> Intact:
+        assert self.gate is not None, "the gate pool has not been opened yet"
+        return self.intact(self.gate, ITEMS)
+
+    @cached_property
+    def few_index(self) -> list[int]:
+        order = np.random.default_rng([self.seed, 0x3E]).permutation(len(self.items.rows))
+        return sorted(int(i) for i in order[:FEW])
+
+    @cached_property
+    def few(self) -> Intact:
+        return self.items.take(self.few_index)
+
+    @cached_property
+    def draws(self) -> Resampler:
+        return Resampler(self.items.rows.clusters, self.seed)
+
+    @cached_property
+    def few_draws(self) -> Resampler:
+        return Resampler(self.few.rows.clusters, self.seed)
+
+    # ---- the removal and its size
+
+    @cached_property
+    def removal(self) -> Removal:
+        return removal_of(self.claim.finding, self.dev_items)
+
+    @cached_property
+    def last_state(self) -> tuple[Array, Array]:
+        """Behaviour of the few dev rows, intact and with another input's last state: this must hurt."""
+        few, site = self.dev_few, _last_site(self.subject)
+        at = "last" if self.subject.sites[site].has_positions else "all"
+        values = self.subject.run(few.rows.texts, read=[Read(site, at)])[site]
+        other = values[donors(few.rows, seed=self.seed)]
+        return few.scores.gap, behave(self.subject, few.rows, [Edit(site, Resample(other), at=at)]).gap
+
+    @cached_property
+    def ranges(self) -> tuple[float, float]:
+        """What the mean behaviour loses on dev with another input's value at the site, and in the last state."""
+        few = self.dev_few
+        given = few.given(donors(few.rows, seed=self.seed))
+        sites = self.removal.sites
+        swapped = behave(self.subject, few.rows, [Edit(s, Resample(given[s]), at=few.rows.at) for s in sites]).gap
+        before, after = self.last_state
+        return float((few.scores.gap - swapped).mean()), float((before - after).mean())
+
+    @cached_property
+    def range(self) -> float:
+        """The clean range; a site whose own is under a tenth of the last state's counts as a tenth of that.
+
+        Otherwise a site that carries nothing would be measured in units of its own noise.
+        """
+        own, last = self.ranges
+        return max(own, SMALLEST * last, 1e-9)
+
+    @property
+    def range_note(self) -> str:
+        own, last = self.ranges
+        floor = ", taken as a tenth of the latter" if own < SMALLEST * last else ""
+        return f"clean range {own:.3g} logits at the site, {last:.3g} in the last state{floor}"
+
+    def edited(self, intact: Intact, removal: Removal, kind: Kind = "mean") -> Array:
+        """Behaviour with the removal; another input's value comes from a donor of another cluster."""
+        given = intact.given(donors(intact.rows, seed=self.seed + 1)) if kind == "resample" else None
+        return behave(self.subject, intact.rows, removal.edits(kind, intact.rows.at, given)).gap
+
+    def drop(self, intact: Intact, removal: Removal, kind: Kind = "mean") -> Array:
+        """Drop of the behaviour of each row, in clean ranges."""
+        return (intact.scores.gap - self.edited(intact, removal, kind)) / self.range
+
+    @cached_property
+    def removed(self) -> Any:
+        """Scores of the gate items with the claim's removal, its mean in its place."""
+        return behave(self.subject, self.items.rows, self.removal.edits("mean", self.items.rows.at))
+
+    @cached_property
+    def claimed(self) -> Array:
+        """Drop of each gate item under the claim's removal, in clean ranges."""
+        return (self.items.scores.gap - self.removed.gap) / self.range
+
+    # ---- random removals
+
+    @cached_property
+    def matched(self) -> Draws | NotRun:
+        """Random removals matched to the claim's."""
+        if isinstance(self.removal, Subspace):
+            return matched_subspaces(self.dev_items.flat(self.removal.site), self.removal, self.effort.random, self.seed)
+        assert isinstance(self.claim.finding, Parts)
+        return random_parts(self.claim.finding, self.dev_items, self.effort.random, self.seed)
+
+    @property
+    def rank(self) -> int:
+        """How many random removals may do better than the one that must be beaten, and that one."""
+        assert not isinstance(self.matched, NotRun)
+        return max(1, round(TAIL * len(self.matched.removals)))
+
+    @cached_property
+    def screened(self) -> tuple[list[Removal], Array]:
+        """The random removals that hurt most on a few dev rows, hardest first, and the drops of all there."""
+        assert not isinstance(self.matched, NotRun)
+        small = self.dev_few.take(range(min(SCREEN, len(self.dev_few.rows))))
+        found = np.array([self.drop(small, r).mean() for r in self.matched.removals])
+        hardest = np.argsort(-found, kind="stable")[: self.rank + 3]
+        return [self.matched.removals[i] for i in hardest], found
+
+    @cached_property
+    def controls(self) -> list[tuple[Removal, Array]]:
+        """The screened removals with their drops on the few gate items, hardest first."""
+        run = [(r, self.drop(self.few, r)) for r in self.screened[0]]
+        return sorted(run, key=lambda pair: -pair[1].mean())
+
+    # ---- what else
+
+    @cached_property
+    def codes(self) -> tuple[Int[Tensor, "example"], Int[Tensor, "item"], tuple[str, ...]]:
+        """Labels of the dev and gate items as indices of the classes seen on dev."""
+        classes = tuple(sorted(set(self.dev_items.rows.labels)))
+        index = {c: i for i, c in enumerate(classes)}
+        strange = sorted(set(self.items.rows.labels) - set(index))
+        if strange:
+            raise UserError(f"Labels {strange[:3]} occur in the gate pool but not in dev. Merge or drop them.")
+        dev, gate = (torch.tensor([index[x] for x in i.rows.labels]) for i in (self.dev_items, self.items))
+        return dev, gate, classes
+
+    @cached_property
+    def neutral(self) -> tuple[str, ...]:
+        return neutral_texts(self.subject, self.dev, self.claim.neutral, seed=self.seed)
+
+    @cached_property
+    def rescuers(self) -> Rescue | None:
+        """What was found beside a removal that costs nothing alone; None where it does cost something."""
+        alone = self.draws.mean(self.claimed)
+        return None if alone.high >= self.claim.smallest_effect else find_rescuers(self)
+
+    @property
+    def redundant(self) -> bool:
+        return self.rescuers is not None and self.rescuers.fired
+
+    def dev_estimate(self) -> Estimate:
+        """Excess drop on the few dev rows, each under a removal fitted without its fold (rule R7).
+
+        `clusters` is scaled so that power is reckoned for the gate items that will be run.
+        """
+        few = self.dev_few
+        drops = self._held_out_drops() if self._fitted_here else self.drop(few, self.removal)
+        if not isinstance(self.matched, NotRun):
+            against_this = self.drop(few, self.screened[0][min(self.rank, len(self.screened[0])) - 1])
+            drops = drops - (against_this if against_this.mean() > 0 else 0.0)
+        found = Resampler(few.rows.clusters, self.seed, draws=1_000).mean(drops)
+        pool = self.claim.on.gate
+        run = min(FEW, pool.n) / pool.n * pool.n_clusters if pool.n > pool.n_clusters else min(FEW, pool.n_clusters)
+        run = pool.n_clusters if pool.n > FEW and pool.n_clusters < FEW / 2 else run
+        return dataclasses.replace(found, clusters=max(1, round(found.clusters * pool.n_clusters / max(run, 1))))
+
+    @property
+    def _fitted_here(self) -> bool:
+        return not isinstance(self.claim.finding, Parts) and self.claim.finding.origin.examples == self.dev.hash
+
+    def _held_out_drops(self) -> Array:
+        few = self.dev_few
+        fold = folds_by_cluster(self.dev_items.rows.clusters, min(self.effort.folds, 3), self.seed)
+        mine, out = fold[torch.tensor(self.dev_order)], np.zeros(len(few.rows))
+        for f in mine.unique().tolist():
+            here = torch.nonzero(mine == f).flatten().tolist()
+            out[here] = self.drop(few.take(here), refit(self, fold != f))
+        return out
+
+
+def _last_site(subject: Subject) -> str:
+    last = f"blocks.{subject.n_blocks - 1}.resid_post"
+    return last if last in subject.sites else [s for s in subject.sites if s != "logits"][-1]
+
+
+def refit(bench: Bench, train: Tensor) -> Subspace:
+    """The claim's removal fitted again on some of the dev rows; as it stands where its method can't be rebuilt so."""
+    finding, acts = bench.claim.finding, bench.dev_items.flat(bench.removal.sites[0])
+    frozen = bench.removal
+    assert isinstance(frozen, Subspace)
+    if bench.everywhere:
+        return frozen
+    origin = finding.origin
+    classes = sorted(set(bench.dev_items.rows.labels))
+    codes = torch.tensor([classes.index(x) for x in bench.dev_items.rows.labels])
+    if origin.method.endswith(":LEACE"):
+        left, right, centre = erasure(acts[train], codes[train], len(classes), shrink=bool(origin.settings.get("shrink", True)))
+        return Subspace(frozen.site, left, right, centre)
+    if not isinstance(finding, Reading) or len(classes) != len(finding.classes):
+        return frozen
+    made = method(origin.method, **{**origin.settings, "site": origin.site, "position": origin.position})
+    if not hasattr(made, "weights"):
+        return frozen
+    fitted = made.weights(acts, codes[None], train[None], n_classes=len(classes), seed=origin.seed)
+    again = dataclasses.replace(finding, weight=fitted.weight[0], bias=fitted.bias[0], centre=acts[train].mean(0))
+    change = again.as_change("erase")
+    assert change.left is not None and change.right is not None and change.centre is not None
+    return Subspace(frozen.site, change.left, change.right, change.centre)
+
+
+def _spared(bench: Bench, result: GateResult) -> GateResult:
+    """A failed gate says nothing against a removal that another part makes up for: f7 decides."""
+    if result.outcome != "fail" or not bench.redundant:
+        return result
+    note = "redundant: the single removal has no effect, a joint removal does (f7)"
+    return dataclasses.replace(result, outcome="unclear", items_needed=None, note=f"{note}; {result.note}".rstrip("; "))
+
+
+def _paired(spec: GateSpec, gap: Array, draws: Resampler, **rest) -> GateResult:
+    """Judge the mean of a difference over items."""
+    assert spec.margin is not None
+    columns = np.stack([gap, np.ones_like(gap)], 1)
+    return judge(spec, draws.estimate(columns), p_value=draws.p_value(columns, spec.margin, spec.better), **rest)
+
+
+# ---- i0, g1 -----------------------------------------------------------------------------------------------------
+
+
+def behaviour_present(bench: Bench, spec: GateSpec) -> GateResult:
+    """i0: the model prefers the answer to the foil (or answers at all), and another input's last state hurts."""
+    few = bench.dev_few
+    draws = Resampler(few.rows.clusters, bench.seed, draws=1_000)
+    has_foil = bool((few.rows.foil >= 0).all())
+    share = draws.mean(np.asarray(few.scores.gap > (0 if has_foil else np.log(0.1)), dtype=np.float64))
+    before, after = bench.last_state
+    lost = draws.mean(before - after)
+    note = "share of dev items that prefer the answer" if has_foil else "share of dev items that give the answer 0.1 or more"
+    found = f"{note}; another input's last state costs {lost.value:.3g} logits [{lost.low:.3g}, {lost.high:.3g}]"
+    result = judge(spec, share, raw=lost, note=f"{found}; {_steepest(bench)}")
+    if lost.low <= 0:
+        why = "a removal that must hurt (another input's last state) does not, so nothing here can be found necessary"
+        return dataclasses.replace(result, outcome="fail", note=f"{why}; {found}")
+    return result
+
+
+def _steepest(bench: Bench) -> str:
+    """In words: what removing the top direction of the behaviour's own gradient at the site costs on dev."""
+    few, cut = bench.dev_few, bench.removal
+    if bench.everywhere or not isinstance(cut, Subspace) or not bool((few.rows.foil >= 0).all()):
+        return bench.range_note
+    slope = bench.subject.gradient(few.rows.texts, cut.site, few.rows.at, few.rows.answer, few.rows.foil).double()
+    if float(slope.norm()) < 1e-9:
+        return f"{bench.range_note}; the behaviour has no gradient at the site"
+    top = torch.linalg.svd(slope, full_matrices=False).Vh[:1].to(cut.left)
+    steep = Subspace(cut.site, top.T.contiguous(), top, cut.centre)
+    return f"{bench.range_note}; removing the steepest direction there costs {bench.drop(few, steep).mean():.2f} of it"
+
+
+def _last_acts(intact: Intact, site: str) -> Float[Tensor, "example d"]:
+    """Acts where the claim is read: at its position, or at the last token where it is about all."""
+    if not intact.everywhere:
+        return intact.flat(site)
+    return intact.acts[site][torch.arange(len(intact.rows)), intact.lengths - 1].flatten(1)
+
+
+def erasure_complete(bench: Bench, spec: GateSpec) -> GateResult:
+    """g1: bits that a fresh linear probe reads after the removal, as a share of those before."""
+    cut = bench.removal
+    if not isinstance(cut, Subspace):
+        return printed(spec, NotRun("not applicable: parts are ablated whole"), note="not applicable to parts")
+    dev_codes, gate_codes, classes = bench.codes
+    if len(classes) < 2:
+        return not_run(spec, f"'{bench.claim.of}' has one value on dev, so no probe can be fitted")
+    probe = LogisticProbe(cut.site)
+    fold = folds_by_cluster(bench.dev_items.rows.clusters, bench.effort.folds, bench.seed)
+    dev, gate = _last_acts(bench.dev_items, cut.site), _last_acts(bench.items, cut.site)
+
+    def bits(a: Tensor, b: Tensor) -> Array:
+        found = crossfit_bits(probe, a, dev_codes[None], fold, b, gate_codes[None], len(classes), seed=bench.seed)
+        return as_array(found)[0]
+
+    before, after = bits(dev, gate), bits(cut.erase(dev), cut.erase(gate))
+    there = bench.draws.mean(before)
+    points = _points_left(bench, probe, cut, dev, gate)
+    listed = (Control("bits before", there), Control("bits after", bench.draws.mean(after)))
+    result = judge(spec, bench.draws.ratio(after, before), raw=bench.draws.mean(after), controls=listed, note=points,
+                   p_value=bench.draws.p_value(np.stack([after, before], 1), spec.margin or 0.0, "lower"))  # fmt: skip
+    if there.low <= READABLE:
+        gone = f"nothing was there to remove: {there.value:.3f} bits [{there.low:.3f}, {there.high:.3f}] before"
+        outcome: Any = "fail" if there.high < READABLE else "unclear"
+        return dataclasses.replace(result, outcome=outcome, note=f"{gone}; {points}")
+    if result.outcome == "fail":
+        mend = f"'{bench.claim.of}' can still be read, so it was not removed: remove it with methods.LEACE"
+        return dataclasses.replace(result, note=f"{mend}; {points}")
+    return result
+
+
+def _points_left(bench: Bench, probe: LogisticProbe, cut: Subspace, dev: Tensor, gate: Tensor) -> str:
+    """The accuracy version (TOST within 2 points of the constant predictor), in words."""
+    dev_codes, gate_codes, classes = bench.codes
+    fitted = probe.weights(cut.erase(dev), dev_codes[None], torch.ones(1, len(dev), dtype=torch.bool),
+                           n_classes=len(classes), seed=bench.seed)  # fmt: skip
+    score = fitted.score(cut.erase(gate))[0]
+    guess = (score[:, 0] > 0).long() if len(classes) == 2 else score.argmax(-1)
+    common = int(torch.bincount(dev_codes).argmax())
+    gained = bench.draws.mean(100 * as_array((guess == gate_codes).double() - (gate_codes == common).double()))
+    same = gained.low > -2 and gained.high < 2
+    told = "within" if same else "not shown to be within"
+    return (
+        f"accuracy after: {gained.value:+.1f} points [{gained.low:+.1f}, {gained.high:+.1f}] from the constant predictor, "
+        f"{told} 2 points (with 1,000 items the standard error is about 1.6 points, so bits decide)"
+    )
+
+
+# ---- g2, g3 -----------------------------------------------------------------------------------------------------
+
+
+def matched_removal(bench: Bench, spec: GateSpec) -> GateResult:
+    """g2: excess over the random removal that hurts more than 95% of them, on the same items.
+
+    All are tried on a few dev rows; the hardest of them are run on gate items, and the one at the 95th percentile
+    there is the control. Beyond it is beyond the mean random removal too.
+    """
+    matched = bench.matched
+    if isinstance(matched, NotRun):
+        return not_run(spec, matched.reason)
+    mine, found = bench.claimed[bench.few_index], bench.screened[1]
+    place = min(bench.rank, len(bench.controls)) - 1
+    control = bench.controls[place][1]
+    floored = control if control.mean() > 0 else np.zeros_like(control)
+    name = f"random removal at the {1 - TAIL:.0%} mark"
+    typical = Estimate(float(found.mean()), *(float(q) for q in np.quantile(found, [0.05, 0.95])), n=SCREEN, clusters=len(found))
+    listed = (
+        Control(name, bench.few_draws.mean(floored)),
+        Control("hardest random removal", bench.few_draws.mean(bench.controls[0][1])),
+        Control("mean random removal (dev)", typical, "bounds: 5% and 95% of the random removals"),
+    )
+    result = _paired(
+        spec, mine - floored, bench.few_draws, raw=bench.draws.mean(bench.claimed), controls=listed, strongest=name,
+        spread=spread_of(bench.claimed, bench.items.rows.clusters),
+        series={"random drops on dev": tuple(float(v) for v in np.sort(found))},
+        note=f"{matched.note}; {bench.range_note}",
+    )  # fmt: skip
+    return _spared(bench, result)
+
+
+def rescue(bench: Bench, spec: GateSpec) -> GateResult:
+    """g3: share of the drop restored by the own component (all of it, by algebra) less that by another label's."""
+    items, drop = bench.items, bench.draws.mean(bench.claimed)
+    if drop.low <= 0:
+        outcome: Any = "fail" if drop.high < bench.claim.smallest_effect else "unclear"
+        reason = NotRun("the removal costs nothing, so there is nothing to restore")
+        empty = GateResult(spec.gate, spec.title, spec.role, spec.unit, outcome, spec.better, spec.margin, reason,
+                           raw=drop, note=reason.reason)  # fmt: skip
+        return _spared(bench, empty)
+    given = items.given(donors(items.rows, seed=bench.seed + 2, other_label=True))
+    other = behave(bench.subject, items.rows, bench.removal.edits("resample", items.rows.at, given)).gap
+    lost = items.scores.gap - bench.removed.gap
+    columns = np.stack([items.scores.gap - other, lost], 1)
+    back = Control("another label's component", bench.draws.ratio(other - bench.removed.gap, lost))
+    listed = [back, Control("its own component", Estimate(1.0, 1.0, 1.0, len(lost), bench.draws.n_clusters))]
+    listed += _gold(bench)
+    assert spec.margin is not None
+    result = judge(spec, bench.draws.estimate(columns), p_value=bench.draws.p_value(columns, spec.margin), controls=listed,
+                   strongest=back.name, note="shares of the drop that are restored")  # fmt: skip
+    return _spared(bench, result)
+
+
+def _gold(bench: Bench) -> list[Control]:
+    """Amnesic probing's selectivity: the label alone given back, as its mean component on dev (Elazar 2021)."""
+    cut, few = bench.removal, bench.few
+    if not isinstance(cut, Subspace) or few.everywhere:
+        return []
+    labels, acts = np.asarray(bench.dev_items.rows.labels), bench.dev_items.acts[cut.site]
+    means = {z: acts[torch.as_tensor(labels == z)].mean(0) for z in set(labels)}
+    if missing := set(few.rows.labels) - set(means):
+        return [Control("the label's mean component", NotRun(f"no dev row has the label {sorted(missing)[0]}"))]
+    given = {cut.site: torch.stack([means[z] for z in few.rows.labels])}
+    back = behave(bench.subject, few.rows, cut.edits("resample", few.rows.at, given)).gap
+    gone = bench.removed.gap[bench.few_index]
+    return [Control("the label's mean component", bench.few_draws.ratio(back - gone, few.scores.gap - gone))]
+
+
+# ---- g4 ---------------------------------------------------------------------------------------------------------
+
+
+def specificity(bench: Bench, spec: GateSpec) -> GateResult:
+    """g4: drop of the answer's log-probability, over the worst loss on tasks that have nothing to do with it."""
+    target = bench.items.scores.logp - bench.removed.logp
+    damage = off_target(bench)
+    if not damage:
+        return not_run(spec, "no neutral text of three tokens could be had: give `neutral` texts")
+    worst = max(damage, key=lambda name: damage[name][0].mean())
+    harm, clusters = damage[worst]
+    floor = max(target.mean(), 1e-3) / 100  # no damage at all counts as a hundredth of the target's drop
+    there = Resampler(clusters, bench.seed + 1)
+    above = bench.draws.distribution(np.stack([target, np.ones_like(target)], 1))
+    below = np.maximum(there.distribution(np.stack([harm, np.ones_like(harm)], 1)), floor)
+    drawn, value = above / below, float(target.mean() / max(harm.mean(), floor))
+    low, high = (float(q) for q in np.quantile(drawn, [0.05, 0.95]))
+    estimate = Estimate(value, min(low, value), max(high, value), len(target), bench.draws.n_clusters)
+    assert spec.margin is not None
+    listed = [Control(name, Resampler(c, bench.seed + 1).mean(d), "nats lost") for name, (d, c) in damage.items()]
+    result = judge(spec, estimate, p_value=float((1 + (drawn <= spec.margin).sum()) / (1 + len(drawn))),
+                   raw=bench.draws.mean(target), controls=listed, strongest=worst,
+                   note="raw and controls in nats; the ratio is capped at 100")  # fmt: skip
+    return _spared(bench, result)
+
+
+Damage = dict[str, tuple[Array, tuple[str, ...]]]
+
+
+def off_target(bench: Bench) -> Damage:
+    """Nats lost on each off-target task, item by item, with the items' clusters."""
+    found: Damage = {}
+    for other in bench.claim.off_target:
+        found[other.name] = _on_examples(bench, other.dev)
+    found.update(_on_neutral(bench))
+    return found
+
+
+def _on_examples(bench: Bench, sample: Sample) -> tuple[Array, tuple[str, ...]]:
+    sample = sample.take(bench.some(sample, FEW))
+    try:
+        rows = rows_of(bench.subject, sample, bench.position)
+    except BadPosition:  # the other task has no such column: its last token is the place
+        rows = rows_of(bench.subject, sample, "last")
+    lost = behave(bench.subject, rows).logp - behave(bench.subject, rows, bench.removal.edits("mean", rows.at)).logp
+    return lost, rows.clusters
+
+
+def _on_neutral(bench: Bench) -> Damage:
+    """Five frequent next tokens that the intact model ranks first, and the next token of neutral text.
+
+    The removal is made at the token before, or everywhere if the claim's is.
+    """
+    texts = bench.neutral
+    if not texts:
+        return {}
+    ids = bench.subject.tokens(list(texts))
+    first = _ranked_first(bench, texts)
+    answers = {int(t) for t in (*bench.dev_items.rows.answer, *bench.dev_items.rows.foil)}
+    rng = np.random.default_rng([bench.seed, 0x4E])
+    seen: dict[int, list[tuple[int, int]]] = {}
+    for i, row in enumerate(ids):
+        for p in range(1, len(row)):
+            seen.setdefault(int(first[i][p]), []).append((i, p))
+    frequent = sorted((t for t in seen if t not in answers), key=lambda t: (-len(seen[t]), t))[:CLASSES]
+    tasks: dict[str, list[tuple[int, int, int]]] = {}
+    for token in frequent:
+        kept = [seen[token][k] for k in rng.permutation(len(seen[token]))[:PER_CLASS]]
+        if len({i for i, _ in kept}) >= 5:
+            tasks[f"next token {bench.subject.reader.token(token)!r}"] = [(i, p, token) for i, p in kept]
+    places = [(i, p, row[p + 1]) for i, row in enumerate(ids) for p in range(1, len(row) - 1)]
+    tasks["neutral text"] = [places[k] for k in rng.permutation(len(places))[:PREFIXES]]
+    flat = [place for kept in tasks.values() for place in kept]
+    lost = _loss_at(bench, texts, flat, edited=True) - _loss_at(bench, texts, flat, edited=False)
+    out, start = {}, 0
+    for name, kept in tasks.items():
+        if kept:
+            out[name] = (lost[start : start + len(kept)], tuple(f"text {i}" for i, _, _ in kept))
+        start += len(kept)
+    return out
+
+
+def _chunk(bench: Bench) -> int:
+    return 16 if (bench.subject.vocab_size or 0) > 4_096 else 512  # all logits of all positions are held
+
+
+def _ranked_first(bench: Bench, texts: Sequence[str]) -> list[list[int]]:
+    out: list[list[int]] = []
+    for start in range(0, len(texts), _chunk(bench)):
+        run = bench.subject.run(list(texts[start : start + _chunk(bench)]), logits="all")
+        assert run.logits is not None
+        out += [row.argmax(-1).tolist() for row in run.logits]
+    return out
+
+
+def _loss_at(bench: Bench, texts: Sequence[str], places: Sequence[tuple[int, int, int]], *, edited: bool) -> Array:
+    """-log probability (nats) of a token after position p of a text, with the removal at p or without it."""
+    out = np.zeros(len(places))
+    for start in range(0, len(places), _chunk(bench)):
+        some = places[start : start + _chunk(bench)]
+        at = torch.tensor([p for _, p, _ in some])
+        has_positions = all(bench.subject.sites[s].has_positions for s in bench.removal.sites)
+        where: Any = at if has_positions and not bench.everywhere else "all"
+        edits = bench.removal.edits("mean", where) if edited else ()
+        run = bench.subject.run([texts[i] for i, _, _ in some], edits=edits, logits="all")
+        assert run.logits is not None
+        logp = torch.log_softmax(run.logits[torch.arange(len(some)), at].float(), -1)
+        out[start : start + len(some)] = -as_array(logp.gather(1, torch.tensor([[t] for _, _, t in some]))[:, 0])
+    return out
+
+
+# ---- g5, d6 -----------------------------------------------------------------------------------------------------
+
+
+def ablation_grid(bench: Bench, spec: GateSpec) -> GateResult:
+    """g5: excess over the hardest random removals whether mean, another input's value or zero is left."""
+    if isinstance(bench.matched, NotRun):
+        return not_run(spec, bench.matched.reason)
+    hardest = [r for r, _ in bench.controls[min(bench.rank, len(bench.controls)) - 1 :][:3]]
+    gaps: dict[str, Array] = {}
+    listed = []
+    for kind in bench.claim.ablations:
+        mine = bench.claimed[bench.few_index] if kind == "mean" else bench.drop(bench.few, bench.removal, kind)  # type: ignore[arg-type]
+        theirs = max((bench.drop(bench.few, r, kind) for r in hardest), key=lambda d: d.mean())  # type: ignore[arg-type]
+        gaps[kind] = mine - (theirs if theirs.mean() > 0 else 0.0)
+        listed.append(Control(f"random removal, {kind}", bench.few_draws.mean(theirs), f"the claim: {mine.mean():.2f}"))
+    found = {kind: bench.few_draws.mean(gap) for kind, gap in gaps.items()}
+    worst = min(found, key=lambda kind: found[kind].low)
+    assert spec.margin is not None
+    beyond = {kind: e.low > spec.margin for kind, e in found.items()}
+    told = ", ".join(f"{kind} {e.value:.2f} [{e.low:.2f}, {e.high:.2f}]" for kind, e in found.items())
+    split = "" if len(set(beyond.values())) == 1 else "METHOD-CONDITIONAL: "
+    result = _paired(spec, gaps[worst], bench.few_draws, controls=listed, strongest=f"random removal, {worst}",
+                     note=f"{split}excess with {told}; the worst counts")  # fmt: skip
+    return _spared(bench, result)
+
+
+def leftover(bench: Bench, spec: GateSpec) -> GateResult:
+    """d6: points above the constant predictor that a small MLP reads after the removal."""
+    cut = bench.removal
+    if not isinstance(cut, Subspace):
+        return printed(spec, NotRun("not applicable: parts are ablated whole"))
+    dev_codes, gate_codes, classes = bench.codes
+    dev, gate = (cut.erase(_last_acts(i, cut.site)) for i in (bench.dev_items, bench.items))
+    right = _mlp(dev, dev_codes, gate, len(classes), bench.seed) == gate_codes
+    common = gate_codes == int(torch.bincount(dev_codes).argmax())
+    points = bench.draws.mean(100 * as_array(right.double() - common.double()))
+    return printed(spec, points, note="points above the most frequent class; one hidden layer of 64, fitted on dev")
+
+
+def _mlp(x: Tensor, codes: Tensor, there: Tensor, classes: int, seed: int) -> Int[Tensor, "item"]:
+    """Guesses of a small network: full batches, weight decay, seeded."""
+    scale = x.std(0).clamp_min(1e-3 * float(x.std()) + 1e-9)
+    a, b = ((v - x.mean(0)) / scale for v in (x, there))
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.manual_seed(seed)
+        net = torch.nn.Sequential(torch.nn.Linear(a.shape[1], 64), torch.nn.GELU(), torch.nn.Linear(64, classes)).to(a)
+        optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=0.3)
+        for _ in range(120):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(net(a), codes).backward()
+            optimizer.step()
+    with torch.no_grad():
+        return net(b).argmax(-1)
+
+
+# ---- f7 ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Rescue:
+    """Rescuers chosen on dev with, on the gate items, the joint drop beyond that of the rescuer alone."""
+
+    names: tuple[str, ...]
+    beyond: tuple[Estimate, ...]
+    joint: tuple[Estimate, ...]
+    tried: int
+    margin: float
+
+    @property
+    def best(self) -> int:
+        return max(range(len(self.beyond)), key=lambda k: self.beyond[k].low)
+
+    @property
+    def fired(self) -> bool:
+        return bool(self.beyond) and self.beyond[self.best].low > self.margin
+
+
+@dataclass(frozen=True, eq=False)
+class _Beside:
+    """One place that may make up for the claimed one: edits for dev rows and for gate items."""
+
+    name: str
+    cut: Removal
+    position: str | int
+
+
+def find_rescuers(bench: Bench) -> Rescue:
+    """Remove each candidate with the claim's part on dev, and test the five that add most on gate items.
+
+    For a subspace the candidates are the same variable erased (LEACE, fitted on dev) at other sites and positions;
+    for parts, other parts of the same type.
+    """
+    candidates = _parts_beside(bench) if isinstance(bench.removal, PartSet) else _subspaces_beside(bench)
+    small = bench.dev_few.take(range(min(2 * SCREEN, len(bench.dev_few.rows))))
+    sample = _sample_of(bench, bench.dev, bench.dev_items, small)
+    added = [float(_beyond(bench, small, sample, c)[0].mean()) for c in candidates]
+    chosen = [candidates[i] for i in np.argsort(-np.asarray(added), kind="stable")[:RESCUERS]] if candidates else []
+    assert bench.gate is not None
+    here = _sample_of(bench, bench.gate, bench.items, bench.few)
+    runs = [_beyond(bench, bench.few, here, c) for c in chosen]
+    return Rescue(
+        tuple(c.name for c in chosen), tuple(bench.few_draws.mean(b) for b, _ in runs),
+        tuple(bench.few_draws.mean(j) for _, j in runs), len(candidates), bench.claim.smallest_effect,
+    )  # fmt: skip
+
+
+def _sample_of(bench: Bench, pool: Sample, whole: Intact, some: Intact) -> Sample:
+    """The examples behind some intact rows, needed where another position is looked for."""
+    by_text = {e.text: i for i, e in enumerate(pool.examples)}
+    return pool.take([by_text[t] for t in some.rows.texts])
+
+
+def _beyond(bench: Bench, rows: Intact, sample: Sample, beside: _Beside) -> tuple[Array, Array]:
+    """Joint drop beyond the rescuer's own, and the joint drop, item by item, in clean ranges."""
+    other = beside.cut.edits("mean", bench.subject.where(beside.position, sample))
+    mine = bench.removal.edits("mean", rows.rows.at)
+    alone = behave(bench.subject, rows.rows, other).gap
+    joint = behave(bench.subject, rows.rows, [*mine, *other]).gap
+    return (alone - joint) / bench.range, (rows.scores.gap - joint) / bench.range
+
+
+def _subspaces_beside(bench: Bench) -> list[_Beside]:
+    """The variable erased at other sites, and at other positions of the same site."""
+    cut, sample = bench.removal, bench.dev.take(bench.some(bench.dev, len(bench.dev_items.rows)))
+    assert isinstance(cut, Subspace)
+    here = "last" if bench.everywhere else bench.position
+    wanted: list[tuple[str, str | int]] = [(site, here) for site in like_sites(bench.subject, cut.site)]
+    wanted += [(cut.site, p) for p in ("last", *sample.factor_names) if p != here and bench.subject.sites[cut.site].has_positions]
+    codes, _, classes = bench.codes
+    found, reads = [], []
+    for site, position in wanted[:24]:
+        try:
+            at = bench.subject.where(position, sample)
+            reads.append((site, position, Read(site, at)))
+        except BadPosition:  # this factor does not stand in the texts
+            continue
+    run = bench.subject.run(sample.texts, read=[r for _, _, r in reads]) if reads else None
+    for site, position, read in reads:
+        assert run is not None
+        acts = run[read].flatten(1)
+        left, right, centre = erasure(acts, codes, len(classes), shrink=True)
+        if left.shape[1]:
+            place = "all" if bench.everywhere else position
+            found.append(_Beside(f"{site} at {position}", Subspace(site, left, right, centre), place))
+    return found
+
+
+def _parts_beside(bench: Bench) -> list[_Beside]:
+    finding = bench.claim.finding
+    assert isinstance(finding, Parts)
+    kinds = {part_type(p) for p in finding.parts}
+    others = [p for p in finding.universe if p not in set(finding.parts) and part_type(p) in kinds]
+    order = np.random.default_rng([bench.seed, 0x5E]).permutation(len(others))[:RESCUER_POOL]
+    picked: list[Part] = [others[i] for i in order]
+    names = [p.site if p.unit is None else f"{p.site}[{p.unit}]" for p in picked]
+    return [
+        _Beside(n, part_set([p], bench.dev_items), bench.position) for n, p in zip(names, picked, strict=True)
+    ]
+
+
+def redundancy(bench: Bench, spec: GateSpec) -> GateResult:
+    """f7: fires where a removal that costs nothing alone costs more than the margin beyond a rescuer's own."""
+    found = bench.rescuers
+    if found is None:
+        alone = bench.draws.mean(bench.claimed)
+        return falsifier(spec, False, alone, note="not looked for: the removal is not shown to cost nothing alone")
+    if not found.beyond:
+        return falsifier(spec, False, NotRun("nothing of the same kind could make up for it"), note="no candidates")
+    best = found.best
+    listed = [Control(f"with {n}", j, "joint drop") for n, j in zip(found.names, found.joint, strict=True)]
+    told = f"{found.tried} candidates on dev, {len(found.names)} tested; "
+    told += f"redundant with {found.names[best]}: claim both together" if found.fired else "no rescuer found"
+    return falsifier(spec, found.fired, found.beyond[best], controls=tuple(listed), strongest=f"with {found.names[best]}",
+                     note=told)  # fmt: skip
+
+
+# ---- f8, r9 -----------------------------------------------------------------------------------------------------
+
+
+def shift(bench: Bench, spec: GateSpec) -> GateResult:
+    """f8: fires if, on the shift pool, the upper bound of the drop is under half of the gate's."""
+    if bench.shift is None:
+        return not_run(spec, "no shift pool was given", applies=False)
+    there = bench.intact(bench.shift, ITEMS)
+    found = Resampler(there.rows.clusters, bench.seed).mean(bench.drop(there, bench.removal))
+    half = bench.claimed.mean() / 2
+    here = Control("the gate pool", bench.draws.mean(bench.claimed))
+    return falsifier(spec, half > 0 and found.high < half, found, controls=(here,),
+                     note=f"fires if the upper bound is under {half:.2f} clean ranges")  # fmt: skip
+
+
+def from_outside(bench: Bench, spec: GateSpec) -> GateResult:
+    """r9: masking the words most associated with the label, and fine-tuning the behaviour away."""
+    drops: dict[str, Array] = {}
+    costs = []
+    for name, (drop, cost) in _rivals(bench).items():
+        if isinstance(drop, NotRun):
+            costs.append(f"{name}: {drop.reason}")
+            continue
+        drops[name] = drop
+        costs.append(f"{name}: drop {drop.mean():.2f} at {cost:+.3f} nats a neutral token")
+    own = _neutral_cost(bench, bench.subject, bench.neutral)
+    costs.append(f"the claim: drop {bench.claimed[bench.few_index].mean():.2f} at {own:+.3f}")
+    if not drops:
+        return not_run(spec, "; ".join(costs), applies=False)
+    return against(spec, bench.claimed[bench.few_index], drops, bench.few_draws, note="; ".join(costs))
+
+
+def _neutral_cost(bench: Bench, subject: Subject, texts: Sequence[str]) -> float:
+    """Rise of the neutral next-token loss (nats a token) under the claim's removal at every text's last places."""
+    if not texts:
+        return 0.0
+    where: Any = "all" if bench.everywhere else "last"
+    places = [(i, len(row) - 2, row[-1]) for i, row in enumerate(subject.tokens(list(texts)))]
+    del where
+    return float((_loss_at(bench, texts, places, edited=True) - _loss_at(bench, texts, places, edited=False)).mean())
+
+
+def _rivals(bench: Bench) -> Mapping[str, tuple[Array | NotRun, float]]:
+    return {"masked words": _masked(bench)}
+
+
+def _masked(bench: Bench) -> tuple[Array | NotRun, float]:
+    """Replace the words that say most about the label (chi-squared on dev) by a common word that says nothing."""
+    ranked, filler = _telling_words(bench.dev_items.rows)
+    if not ranked:
+        return NotRun("no word of the texts goes with the label"), 0.0
+    few = bench.dev_few.take(range(min(4 * SCREEN, len(bench.dev_few.rows))))
+    best = max((1, 4, 16), key=lambda k: float((few.scores.gap - _without(bench, few.rows, ranked[:k], filler)).mean()))
+    words = ranked[:best]
+    drop = (bench.few.scores.gap - _without(bench, bench.few.rows, words, filler)) / bench.range
+    texts = list(bench.neutral)
+    changed = [_mask(t, words, filler) for t in texts]
+    cost = float((next_token_loss(bench.subject, changed) - next_token_loss(bench.subject, texts)).mean()) if texts else 0.0
+    return drop, cost
+
+
+def _telling_words(rows: Rows) -> tuple[list[str], str]:
+    """Words by how much their presence goes with the label, and a frequent one that does not."""
+    labels = np.unique(np.asarray(rows.labels), return_inverse=True)[1]
+    held = [set(t.split()) for t in rows.texts]
+    words = sorted(set().union(*held))
+    present = np.array([[w in h for w in words] for h in held], dtype=np.float64)
+    share = present.mean(0)
+    usual = (share > 0.02) & (share < 0.98)
+    strength = np.zeros(len(words))
+    for c in range(labels.max() + 1):
+        mine = labels == c
+        expected = share * mine.sum()
+        strength += (present[mine].sum(0) - expected) ** 2 / np.maximum(expected * (1 - share), 1e-9)
+    strength[~usual] = 0.0
+    ranked = [words[i] for i in np.argsort(-strength, kind="stable")[:16] if strength[i] > 6.6]  # p < 0.01 for one word
+    quiet = [i for i in np.argsort(-share, kind="stable") if words[i] not in ranked and words[i].isalnum()]
+    return ranked, words[quiet[0]] if quiet else words[0]
+
+
+def _mask(text: str, words: Sequence[str], filler: str) -> str:
+    return " ".join(filler if w in words else w for w in text.split())
+
+
+def _without(bench: Bench, rows: Rows, words: Sequence[str], filler: str) -> Array:
+    texts = tuple(_mask(t, words, filler) for t in rows.texts)
+    return behave(bench.subject, dataclasses.replace(rows, texts=texts, at="last")).gap

@@ -1,0 +1,808 @@
+"""The gates of C4 STEERS, in the order of its battery.
+
+Everything is chosen on dev: the working dose, the strongest random edit, the strongest simple control. The gate pool
+is only scored, and neutral text comes in two halves that share no text, one for choosing and one for the gate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from veriscope.claims.battery import GateSpec
+from veriscope.claims.steers import Steers
+from veriscope.errors import NotRun, UserError
+from veriscope.examples import Sample
+from veriscope.findings import Change
+from veriscope.methods import MeanDifference, encode, method
+from veriscope.subjects import Subject
+from veriscope.trials.doses import (
+    CONTROL_TOKENS,
+    HEADROOM,
+    NATS,
+    POINTS,
+    Dose,
+    Neutral,
+    Prompts,
+    Steering,
+    Words,
+    against_tokens,
+    budget_use,
+    choose_dose,
+    repetition,
+    worst_use,
+)
+from veriscope.trials.evidence import Control, Estimate, GateResult
+from veriscope.trials.judge import Effort, against, falsifier, judge, not_run, printed
+from veriscope.trials.neutral import neutral_texts
+from veriscope.trials.reading import as_array, folds_by_cluster
+from veriscope.trials.statistics import Array, Resampler, spread_of
+
+GATE_PROMPTS = 300
+DEV_PROMPTS = 96  # for gradients and power
+CONTROL_PROMPTS = 120  # gate prompts that controls and rivals are scored on, beside the claim on the same ones
+SEARCH_PROMPTS = 24  # dev prompts on which the controls that look strongest are really run
+NEUTRAL_TEXTS = (64, 128)  # for choosing doses; for the gate
+FIT_ROWS = 400  # dev rows that shuffled-label and other-concept vectors are made from
+AGAINST = 0.05  # logits: a prompt that moves the other way by less than this is not moved
+MOST_CLASSES = 12  # of a factor that is made into other-concept vectors
+ASSOCIATED = 0.5  # Cramer's V with the label from which a factor is no other concept
+
+
+class NoWords(UserError):
+    """A claim about steering that does not say which words stand for the behaviour."""
+
+    def __init__(self, toward: str, why: str) -> None:
+        super().__init__(
+            f"Steers towards '{toward}': {why}. Say which word stands for each class: "
+            f"targets={{'{toward}': 'its word', 'another class': 'its word'}}."
+        )
+
+
+@dataclass(eq=False)
+class Bench:
+    """A C4 trial's data. `gate` stays None until the instrument is checked and the power is known."""
+
+    MIN_CLUSTERS: ClassVar[int] = 20
+    MIN_ITEMS: ClassVar[int] = 60
+
+    claim: Steers
+    subject: Subject
+    dev: Sample
+    seed: int = 0
+    effort: Effort = Effort()
+    gate: Sample | None = None
+    shift: Sample | None = None
+    tries: int = 1
+
+    # ---- the vector and where it goes
+
+    @cached_property
+    def steering(self) -> Steering:
+        return Steering(self.subject, self.claim.finding.site, self.claim.place)
+
+    @cached_property
+    def change(self) -> Change:
+        finding = self.claim.finding
+        return finding if isinstance(finding, Change) else finding.as_change("add", self.claim.toward)
+
+    @cached_property
+    def unit(self) -> Float[Tensor, "width"]:
+        """One dose towards the claim's side, in activation units."""
+        assert self.change.vector is not None
+        vector = self.change.vector.float()
+        if float(vector.norm()) == 0:
+            raise UserError(f"Claim '{self.claim.name or self.claim.of}': its vector is zero, so it can steer nothing.")
+        turned = self.change.toward not in (None, self.claim.toward)
+        return -vector if turned != (not any(d > 0 for d in self.claim.doses)) else vector
+
+    @cached_property
+    def doses(self) -> tuple[float, ...]:
+        """Doses towards the claim's side, smallest first."""
+        positive = sorted({d for d in self.claim.doses if d > 0})
+        return tuple(positive or sorted({-d for d in self.claim.doses if d < 0}))
+
+    @cached_property
+    def away(self) -> tuple[float, ...]:
+        """Doses to the other side: shown, not tested."""
+        both = any(d > 0 for d in self.claim.doses)
+        return tuple(sorted({d for d in self.claim.doses if d < 0})) if both else ()
+
+    @cached_property
+    def dose(self) -> Dose:
+        """The working dose, chosen on dev and frozen before the gate pool is opened."""
+        return choose_dose(self.neutral[0], self.unit, self.doses)
+
+    @property
+    def working(self) -> Float[Tensor, "width"]:
+        """The vector at its working dose."""
+        return self.unit * self.dose.value
+
+    @cached_property
+    def neutral(self) -> tuple[Neutral, Neutral]:
+        """Neutral texts for choosing and for the gate, without a text in common."""
+        n = sum(NEUTRAL_TEXTS)
+        given = tuple(dict.fromkeys(self.claim.neutral))
+        texts = neutral_texts(self.subject, self.dev, given, n=n, new=24, seed=self.seed)
+        texts = tuple(t for t in dict.fromkeys(texts) if len(self.subject.tokens([t])[0]) >= 3)
+        if len(texts) < 12:
+            raise UserError(f"{len(texts)} neutral texts are too few to measure side effects on; give at least 12, "
+                            f"better {n}, as `neutral`.")  # fmt: skip
+        third = max(4, round(len(texts) * NEUTRAL_TEXTS[0] / n))
+        first, second = texts[:third], texts[third:]
+        return Neutral(self.steering, first, self.seed), Neutral(self.steering, second, self.seed + 1)
+
+    # ---- prompts and words
+
+    @cached_property
+    def words(self) -> dict[str, tuple[str, ...]]:
+        """The words of each class: given, or read from dev where the label decides the answer; else empty."""
+        if self.claim.words:
+            return self.claim.words
+        if not (self.dev.has("label") and self.dev.has("answer")):
+            return {}
+        found = {}
+        for name in sorted(set(self.dev.labels)):
+            words = Counter(e.answer for e in self.dev if e.label == name)
+            word, count = words.most_common(1)[0]
+            if word is None or count < 0.9 * words.total():
+                return {}
+            found[name] = (word,)
+        return found if len(set(found.values())) == len(found) and self.claim.toward in found else {}
+
+    def prompts(self, sample: Sample) -> Prompts:
+        """The rows to be steered: those of another label, with their words.
+
+        Raises:
+            NoWords: Neither `targets` nor the columns say what the words are, or two of them begin alike.
+        """
+        toward = self.claim.toward
+        kept = sample.where(lambda e: e.label != toward)
+        if not len(kept):
+            raise UserError(f"Every row of the {sample.pool} pool has the label '{toward}': there is nothing to steer.")
+        wanted = [self._targets(e) for e in kept]
+        held = [self._foils(e) for e in kept]
+        words = Words(_ids(self.subject, kept.texts, wanted), _ids(self.subject, kept.texts, held))
+        same = (words.target[:, :, None] == words.foil[:, None, :]) & (words.target >= 0)[:, :, None]
+        if same.any():
+            row = int(same.flatten(1).any(1).nonzero()[0])
+            raise NoWords(toward, f"{wanted[row]} and {held[row]} begin with the same token")
+        return Prompts(kept, words)
+
+    def _targets(self, example: Any) -> tuple[str, ...]:
+        if self.words:
+            return self.words[self.claim.toward]
+        if example.answer is None or example.foil is None:
+            raise NoWords(self.claim.toward, f"'{example.text[:40]}' has no `answer` and `foil` to compare")
+        return (example.answer,)
+
+    def _foils(self, example: Any) -> tuple[str, ...]:
+        if example.label in self.words:
+            return self.words[example.label]
+        others = tuple(w for name, words in self.words.items() if name != self.claim.toward for w in words)
+        if not others and example.foil is None:
+            raise NoWords(self.claim.toward, "there is no word of another class to compare with")
+        return others or (example.foil,)
+
+    @cached_property
+    def dev_prompts(self) -> Prompts:
+        return self.prompts(self.dev).spread(DEV_PROMPTS, self.seed)
+
+    @cached_property
+    def gate_prompts(self) -> Prompts:
+        assert self.gate is not None, "the gate pool has not been opened yet"
+        return self.prompts(self.gate).spread(GATE_PROMPTS, self.seed)
+
+    @cached_property
+    def few(self) -> list[int]:
+        """Rows of the gate prompts that controls and rivals are scored on."""
+        whole = self.gate_prompts
+        place = {e.id: i for i, e in enumerate(whole.sample)}
+        return sorted(place[e.id] for e in whole.spread(CONTROL_PROMPTS, self.seed).sample)
+
+    @cached_property
+    def draws(self) -> Resampler:
+        return Resampler(tuple(self.gate_prompts.sample.clusters), self.seed)
+
+    @cached_property
+    def few_draws(self) -> Resampler:
+        clusters = self.gate_prompts.sample.clusters
+        return Resampler(tuple(clusters[i] for i in self.few), self.seed)
+
+    # ---- what several gates use
+
+    @cached_property
+    def gradient(self) -> Float[Tensor, "width"]:
+        """Mean slope of the behaviour along the added vector, over dev prompts."""
+        return self.steering.gradient(self.dev_prompts).mean(0)
+
+    @cached_property
+    def base_logits(self) -> Float[Tensor, "item vocab"]:
+        return self.steering.logits(self.gate_prompts.sample.texts)
+
+    @cached_property
+    def steered_logits(self) -> Float[Tensor, "item vocab"]:
+        return self.steering.logits(self.gate_prompts.sample.texts, self.working)
+
+    @cached_property
+    def base(self) -> Array:
+        return as_array(self.gate_prompts.words.propensity(self.base_logits))
+
+    @cached_property
+    def effect(self) -> Array:
+        """Change of each gate prompt's propensity at the working dose, in logits."""
+        return as_array(self.gate_prompts.words.propensity(self.steered_logits)) - self.base
+
+    @cached_property
+    def rungs(self) -> tuple[float, ...]:
+        """Doses from 0 to the working dose at which the gate prompts are run: at most four, at least two above 0."""
+        inside = [d for d in self.doses if d <= self.dose.value]
+        if len(inside) == 1:
+            inside = [inside[0] / 2, inside[0]]
+        if len(inside) > 4:
+            inside = [inside[i] for i in np.linspace(0, len(inside) - 1, 4).round().astype(int)]
+        return (0.0, *inside)
+
+    @cached_property
+    def curve(self) -> Float[np.ndarray, "item rung"]:
+        """Change of each gate prompt's propensity at each rung."""
+        columns = [np.zeros_like(self.base)]
+        for dose in self.rungs[1:-1]:
+            columns.append(as_array(self.steering.propensity(self.gate_prompts, self.unit * dose)) - self.base)
+        return np.stack([*columns, self.effect], 1)
+
+    @cached_property
+    def slopes(self) -> Array:
+        """Least-squares slope of each prompt's propensity on the dose, in logits a unit dose."""
+        x = np.array(self.rungs) - np.mean(self.rungs)
+        return self.curve @ x / (x @ x)
+
+    @cached_property
+    def controls(self) -> tuple[RandomEdit, ...]:
+        return strongest_edits(self)
+
+    def dev_estimate(self) -> Estimate:
+        """Effect at the working dose on dev, less the strongest random edit, vectors refitted without the fold.
+
+        What power is reckoned from (rule R7). At most 300 gate prompts are run, so where the pool has more clusters
+        than that the estimate counts for fewer clusters than it has.
+        """
+        prompts = self.dev_prompts
+        effect = self.steering.propensity(prompts, self._held_out_vectors(prompts) * self.dose.value)
+        effect = effect - self.steering.propensity(prompts)
+        best = max(self.controls, key=lambda c: c.on_dev)
+        control = self.steering.shifts(prompts, (best.vector * best.dose.value)[None])[0]
+        excess = as_array(effect - (control if best.on_dev > 0 else torch.zeros_like(control)))
+        found = Resampler(tuple(prompts.sample.clusters), self.seed, draws=1_000).mean(excess)
+        pool, steered = self.claim.on.gate, len(self.prompts(self.dev)) / len(self.dev)
+        used = min(pool.n_clusters, GATE_PROMPTS, max(1, round(pool.n * steered)))
+        return dataclasses.replace(found, clusters=max(1, round(found.clusters * pool.n_clusters / used)))
+
+    def _held_out_vectors(self, prompts: Prompts) -> Float[Tensor, "example width"]:
+        """For each dev prompt the unit made without its cluster; the frozen one where the method can't be refitted."""
+        maker = Maker.of(self)
+        if isinstance(maker, NotRun):
+            return self.unit.expand(len(prompts), -1)
+        folds = min(self.effort.folds, prompts.sample.n_clusters)
+        every = [*maker.sample.clusters, *prompts.sample.clusters]
+        fold = folds_by_cluster(every, folds, self.seed)
+        inside, mine = fold[: len(maker.sample)], fold[len(maker.sample) :]
+        train = torch.stack([inside != f for f in range(folds)])
+        if maker.toward is None or not train.any(1).all():
+            return self.unit.expand(len(prompts), -1)
+        made = maker.vectors(maker.codes.repeat(folds, 1), train, len(maker.classes), maker.toward)
+        sign = 1.0 if float(made.mean(0) @ self.unit) >= 0 else -1.0  # of a change that is subtracted
+        return sign * made[mine]
+
+
+def _ids(subject: Subject, texts: Sequence[str], words: Sequence[Sequence[str]]) -> Int[Tensor, "example k"]:
+    """First token of each word behind its text, filled up with -1."""
+    most = max(len(w) for w in words)
+    out = torch.full((len(texts), most), -1)
+    pairs = [(i, j) for i, w in enumerate(words) for j in range(len(w))]
+    found = subject.answer_ids([texts[i] for i, _ in pairs], [words[i][j] for i, j in pairs])
+    out[[i for i, _ in pairs], [j for _, j in pairs]] = found.cpu()
+    return out
+
+
+# ---- random edits --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RandomEdit:
+    """The strongest edit of one family of controls: found on dev, with a dose chosen as the claim's was."""
+
+    family: str
+    vector: Float[Tensor, "width"]
+    dose: Dose
+    on_dev: float  # mean shift of dev prompts at its own dose, in logits
+    note: str
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes vectors from labels the way the claim's was made, all with the claim's length."""
+
+    method: Any
+    sample: Sample
+    acts: Float[Tensor, "example width"]
+    length: float
+    codes: Int[Tensor, "example"]
+    classes: tuple[str, ...]
+    toward: int | None
+    note: str
+
+    @staticmethod
+    def of(bench: Bench) -> Maker | NotRun:
+        """Read dev activations where the finding was made; NotRun without labels."""
+        if "_maker" not in bench.__dict__:
+            bench.__dict__["_maker"] = _maker(bench)
+        return bench.__dict__["_maker"]
+
+    def vectors(
+        self, codes: Int[Tensor, "task example"], train: Tensor, n_classes: int, column: int | None
+    ) -> Float[Tensor, "vector width"]:
+        """One vector for each task, towards one class; towards each class in turn if `column` is None."""
+        fitted = self.method.weights(self.acts, codes, train, n_classes=n_classes, seed=self.method.seed)
+        weight = fitted.weight.float()
+        both = n_classes == 2
+        weight = torch.cat([-weight, weight], -1) if both else weight - weight.mean(-1, keepdim=True)
+        chosen = weight[..., column] if column is not None else weight.permute(0, 2, 1).flatten(0, 1)
+        return self.length * chosen / chosen.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+
+
+def _maker(bench: Bench) -> Maker | NotRun:
+    labelled = bench.dev.where(lambda e: e.label is not None)
+    if len(set(e.label for e in labelled)) < 2:
+        return NotRun("without labels of two classes there are no shuffled-label and other-concept vectors")
+    none = torch.zeros(len(labelled), 1, dtype=torch.long)
+    sample = Prompts(labelled, Words(none, none)).spread(FIT_ROWS, bench.seed).sample
+    codes, classes = encode(sample)
+    origin, position = bench.claim.finding.origin, bench.claim.finding.position
+    where = "last" if position == "all" else position
+    plain = MeanDifference(site=origin.site, position=where)
+    try:
+        made = method(origin.method, **{**origin.settings, "site": origin.site, "position": where})
+        note = "made by the claim's method"
+    except UserError:
+        made, note = None, ""
+    if not hasattr(made, "weights"):
+        made, note = plain, "made as mean differences (the claim's method can't be refitted on labels)"
+    acts = bench.subject.acts(sample.texts, bench.claim.finding.site, bench.subject.where(where, sample)).float()
+    toward = classes.index(bench.claim.toward) if bench.claim.toward in classes else None
+    return Maker(made, sample, acts, float(bench.unit.norm()), codes, classes, toward, note)
+
+
+def strongest_edits(bench: Bench) -> tuple[RandomEdit, ...]:
+    """Of each family of controls the edit that does most on dev, at the dose its own side effects allow.
+
+    All members are ranked by their effect to first order, either sign; the best few and some taken blindly are
+    then really run on dev prompts at the claim's working dose.
+    """
+    families = {"random": _random(bench), "shuffled-label": _shuffled(bench), "other-concept": _other(bench)}
+    prompts = bench.dev_prompts.spread(SEARCH_PROMPTS, bench.seed + 1)
+    found = []
+    for family, (vectors, note) in families.items():
+        if len(vectors) == 0:
+            continue
+        short, run = _shortlist(bench, vectors, best=6 if family == "random" else 3, blind=2), len(vectors)
+        moved = bench.steering.shifts(prompts, short * bench.dose.value).mean(1)
+        vector = short[int(moved.argmax())]
+        dose = choose_dose(bench.neutral[0], vector, bench.doses)
+        on_dev = float(bench.steering.shifts(prompts, (vector * dose.value)[None]).mean())
+        detail = f"best of {run} {note}; {len(short)} run on {len(prompts)} dev prompts, own dose {dose.value:g}"
+        found.append(RandomEdit(f"{family} vector", vector, dose, on_dev, detail))
+    return tuple(found)
+
+
+def _shortlist(
+    bench: Bench, vectors: Float[Tensor, "vector width"], best: int, blind: int
+) -> Float[Tensor, "few width"]:
+    """The vectors with the largest first-order effect, each with its better sign, and a few taken as they come."""
+    first = vectors @ bench.gradient.to(vectors)
+    turned = vectors * torch.where(first < 0, -1.0, 1.0)[:, None]
+    order = first.abs().argsort(descending=True)
+    if len(vectors) <= best + blind:
+        return torch.cat([turned, -turned])
+    return torch.cat([turned[order[:best]], turned[order[best : best + blind]], -turned[order[-blind:]]])
+
+
+def _random(bench: Bench) -> tuple[Tensor, str]:
+    """As many directions as things were tried, and never fewer than the effort's."""
+    k = int(min(max(bench.effort.random, bench.tries), bench.effort.search))
+    drawn = torch.randn(k, len(bench.unit), generator=torch.Generator().manual_seed(bench.seed * 1009 + 53))
+    return bench.unit.norm() * drawn / drawn.norm(dim=1, keepdim=True), "Gaussian directions"
+
+
+def _shuffled(bench: Bench) -> tuple[Tensor, str]:
+    maker = Maker.of(bench)
+    if isinstance(maker, NotRun) or maker.toward is None:
+        return torch.zeros(0, len(bench.unit)), ""
+    rng = torch.Generator().manual_seed(bench.seed + 31)
+    n = len(maker.codes)
+    codes = torch.stack([maker.codes[torch.randperm(n, generator=rng)] for _ in range(bench.effort.draws)])
+    train = torch.ones(len(codes), n, dtype=torch.bool)
+    return maker.vectors(codes, train, len(maker.classes), maker.toward), f"label shuffles, {maker.note}"
+
+
+def _other(bench: Bench) -> tuple[Tensor, str]:
+    """Vectors towards each value of each other factor that is not the label in disguise."""
+    maker = Maker.of(bench)
+    if isinstance(maker, NotRun):
+        return torch.zeros(0, len(bench.unit)), ""
+    found, names = [], []
+    for name in maker.sample.factor_names:
+        codes, values = _coded(maker.sample.factor(name))
+        counts = torch.bincount(codes)
+        if not 2 <= len(values) <= MOST_CLASSES or int(counts.min()) < 5:
+            continue
+        if _association(codes.numpy(), maker.codes.numpy()) >= ASSOCIATED:
+            continue
+        train = torch.ones(1, len(codes), dtype=torch.bool)
+        found.append(maker.vectors(codes[None], train, len(values), None))
+        names.append(name)
+    if not found:
+        return torch.zeros(0, len(bench.unit)), ""
+    return torch.cat(found), f"values of other factors ({', '.join(names)}), {maker.note}"
+
+
+def _coded(values: Sequence[str]) -> tuple[Int[Tensor, "example"], list[str]]:
+    names = sorted(set(values))
+    index = {v: i for i, v in enumerate(names)}
+    return torch.tensor([index[v] for v in values]), names
+
+
+def _association(one: Int[np.ndarray, "example"], other: Int[np.ndarray, "example"]) -> float:
+    """Cramer's V of two codings: 0 independent, 1 one decides the other."""
+    table = np.zeros((one.max() + 1, other.max() + 1))
+    np.add.at(table, (one, other), 1)
+    expected = table.sum(1, keepdims=True) * table.sum(0) / table.sum()
+    chi = ((table - expected) ** 2 / np.maximum(expected, 1e-9)).sum()
+    return float(np.sqrt(chi / (table.sum() * max(1, min(table.shape) - 1))))
+
+
+# ---- gates ---------------------------------------------------------------------------------------------------------
+
+
+def gradient_direction(bench: Bench, spec: GateSpec) -> GateResult:
+    """Rule R5: along the mean gradient of one half of dev, the other half must move, at some length up to 3 times
+    the activations' own. Where it does not, the behaviour is locked at this site and no vector could show anything.
+    """
+    learn, test = bench.dev_prompts.halves()
+    slope = bench.steering.gradient(learn).mean(0)
+    norm = float(slope.norm())
+    lengths = [share * _activation_norm(bench, test) for share in (0.3, 1.0, 3.0)]
+    draws = Resampler(tuple(test.sample.clusters), bench.seed, draws=1_000)
+    if norm == 0:
+        nothing = draws.mean(np.zeros(len(test)))
+        return judge(spec, nothing, note="locked: the behaviour has no slope at this site")
+    moved = bench.steering.shifts(test, torch.stack([slope / norm * length for length in lengths]))
+    best = int(moved.mean(1).argmax())
+    result = judge(spec, draws.mean(as_array(moved[best])), series={"length": tuple(lengths), "value": _means(moved)},
+                   note=f"mean gradient of {len(learn)} dev prompts, added to {len(test)} others")  # fmt: skip
+    if result.outcome == "pass":
+        return result
+    return dataclasses.replace(result, note=f"locked: {result.note} moves too little even at 3 activation lengths")
+
+
+def _activation_norm(bench: Bench, prompts: Prompts) -> float:
+    return float(bench.subject.acts(prompts.sample.texts, bench.claim.finding.site, "last").float().norm(dim=1).mean())
+
+
+def _means(moved: Float[Tensor, "row example"]) -> tuple[float, ...]:
+    return tuple(float(m) for m in moved.mean(1))
+
+
+def dose_response(bench: Bench, spec: GateSpec) -> GateResult:
+    """g1: the effect at the working dose; and no step of the mean curve up to it may be shown to fall."""
+    steps = np.diff(bench.curve, axis=1)
+    falls = [bench.draws.mean(steps[:, i]) for i in range(steps.shape[1])]
+    fallen = [i for i, e in enumerate(falls) if e.high < 0 and e.value < -AGAINST]
+    slope = bench.draws.mean(bench.slopes)
+    columns = np.stack([bench.effect, np.ones_like(bench.effect)], 1)
+    assert spec.margin is not None
+    fit = "" if bench.dose.fits else "; NO dose was within the side-effect budget, so this is the smallest"
+    result = judge(
+        spec, bench.draws.mean(bench.effect), p_value=bench.draws.p_value(columns, spec.margin),
+        raw=slope, spread=spread_of(bench.effect, bench.gate_prompts.sample.clusters), series=_curves(bench),
+        note=f"working dose {bench.dose.value:g}{fit}; raw is the mean slope in logits a unit dose; "
+             f"a unit is {float(bench.unit.norm()):.3g} activation units long; {_behaviour(bench)}",
+    )  # fmt: skip
+    if not fallen:
+        return result
+    first = bench.rungs[fallen[0]], bench.rungs[fallen[0] + 1]
+    why = f"not monotone: from dose {first[0]:g} to {first[1]:g} it falls by {-falls[fallen[0]].value:.2f}"
+    return dataclasses.replace(result, outcome="fail", items_needed=None, note=f"{why}; {result.note}")
+
+
+def _behaviour(bench: Bench) -> str:
+    if not bench.words:
+        return "each row's answer against its foil"
+    wanted = "/".join(bench.words[bench.claim.toward])
+    return f"'{wanted}' against the words of {', '.join(n for n in bench.words if n != bench.claim.toward)}"
+
+
+def _curves(bench: Bench) -> dict[str, tuple[float, ...]]:
+    """The mean curve, to the other side too, and that of the strongest random edit on the same prompts."""
+    few = bench.gate_prompts.take(bench.few[:48])
+    doses = (*bench.away, *bench.rungs)
+    away = bench.steering.shifts(few, torch.stack([bench.unit * d for d in bench.away])) if bench.away else None
+    values = (*(_means(away) if away is not None else ()), *(float(v) for v in bench.curve.mean(0)))
+    series = {"dose": doses, "value": values}
+    if bench.controls:
+        best = max(bench.controls, key=lambda c: c.on_dev)
+        moved = bench.steering.shifts(few, torch.stack([best.vector * d for d in bench.rungs[1:]]))
+        series |= {"dose, random": bench.rungs, "value, random": (0.0, *_means(moved))}
+    return series
+
+
+def random_edits(bench: Bench, spec: GateSpec) -> GateResult:
+    """g2: the excess over the strongest random, shuffled-label or other-concept vector, each chosen on dev."""
+    few = bench.gate_prompts.take(bench.few)
+    doses = torch.stack([c.vector * c.dose.value for c in bench.controls])
+    moved = bench.steering.shifts(few, doses)
+    scores = {c.family: as_array(m) for c, m in zip(bench.controls, moved, strict=True)}
+    maker = Maker.of(bench)
+    missing = [maker.reason] if isinstance(maker, NotRun) else []
+    note = "; ".join([f"{c.family}: {c.note}" for c in bench.controls] + missing)
+    return against(spec, bench.effect[bench.few], scores, bench.few_draws, note=note)
+
+
+def control_tokens(bench: Bench, spec: GateSpec) -> GateResult:
+    """g3: the target's rise beyond that of tokens about as likely; a change of temperature leaves nothing of it.
+
+    Where several words are wanted, the one that moves most on dev is left out as well and the lower of the two
+    decides: a vector that writes one token leaves nothing.
+    """
+    words = bench.gate_prompts.words
+    taken = torch.cat([words.target, words.foil], 1)
+    found = against_tokens(bench.base_logits, bench.steered_logits, words.target, taken)
+    foil = against_tokens(bench.base_logits, bench.steered_logits, words.foil, taken)
+    risen = as_array(_row_mean(found.change - found.control, words.target))
+    control = Control(f"{CONTROL_TOKENS} tokens of similar likelihood",
+                      bench.draws.mean(as_array(_row_mean(found.control, words.target))))  # fmt: skip
+    sunk = as_array(_row_mean(foil.change - foil.control, words.foil))
+    estimate, rows, left = bench.draws.mean(risen), np.arange(len(risen)), ""
+    others = _without_first(bench, found.change - found.control, words.target)
+    if isinstance(others, str):
+        left = others
+    else:
+        rest, here, word = others
+        narrower = Resampler(tuple(np.asarray(bench.gate_prompts.sample.clusters)[here]), bench.seed).mean(rest)
+        left = f"without '{word}', which moves most: {narrower.value:.2f} [{narrower.low:.2f}, {narrower.high:.2f}]"
+        if narrower.low < estimate.low:
+            estimate, rows, risen = narrower, here, rest
+    assert spec.margin is not None
+    draws = Resampler(tuple(np.asarray(bench.gate_prompts.sample.clusters)[rows]), bench.seed)
+    columns = np.stack([risen, np.ones_like(risen)], 1)
+    change = bench.draws.mean(as_array(_row_mean(found.change, words.target)))
+    distance = float(found.distance[words.target >= 0].mean())
+    note = (
+        f"target {change.value:+.2f} logits as it is, {estimate.value:+.2f} beyond its controls; foil "
+        f"{float(np.mean(sunk)):+.2f} beyond its own; controls lie {distance:.2f} nats from the target; {left}"
+    )
+    return judge(spec, estimate, p_value=draws.p_value(columns, spec.margin), raw=change, controls=(control,),
+                 strongest=control.name, spread=spread_of(risen, np.asarray(bench.gate_prompts.sample.clusters)[rows]),
+                 note=note)  # fmt: skip
+
+
+def _row_mean(values: Float[Tensor, "example k"], ids: Int[Tensor, "example k"]) -> Float[Tensor, "example"]:
+    there = (ids >= 0).to(values.dtype)
+    return (values * there).sum(1) / there.sum(1).clamp_min(1)
+
+
+def _without_first(bench: Bench, values: Tensor, ids: Tensor) -> tuple[Array, Array, str] | str:
+    """Normalised change of the rows' other words, without the word that moves most on dev."""
+    if len(ids[ids >= 0].unique()) < 2:
+        return "one word only, so a vector that just writes that word would pass (see d9)"
+    dev = bench.dev_prompts
+    base, steered = bench.steering.logits(dev.sample.texts), bench.steering.logits(dev.sample.texts, bench.working)
+    moved = against_tokens(base, steered, dev.words.target, torch.cat([dev.words.target, dev.words.foil], 1))
+    gain = (moved.change - moved.control)[dev.words.target >= 0]
+    names = dev.words.target[dev.words.target >= 0]
+    total = {int(t): float(gain[names == t].sum()) for t in names.unique()}
+    first = max(total, key=lambda t: total[t])
+    kept = torch.where(ids == first, -1, ids)
+    rows = (kept >= 0).any(1)
+    if int(rows.sum()) < 20:
+        return "too few rows have another word than the one that moves most"
+    rest = _row_mean(values, kept)[rows]
+    return as_array(rest), as_array(rows.nonzero()[:, 0]).astype(int), bench.subject.reader.token(first)
+
+
+def reliability(bench: Bench, spec: GateSpec) -> GateResult:
+    """g4: share of prompts whose slope is negative (Analyzing the Generalization and Reliability of Steering
+    Vectors, Tan 2024); one that moves by under 0.05 logits at the working dose is not counted as moved.
+    """
+    turned = (bench.slopes * bench.dose.value < -AGAINST).astype(float)
+    columns = np.stack([turned, np.ones_like(turned)], 1)
+    assert spec.margin is not None
+    still = float((np.abs(bench.slopes * bench.dose.value) <= AGAINST).mean())
+    return judge(spec, bench.draws.mean(turned), p_value=bench.draws.p_value(columns, spec.margin, better="lower"),
+                 spread=spread_of(bench.slopes, bench.gate_prompts.sample.clusters),
+                 note=f"spread of the slopes in logits a unit dose; {still:.0%} of prompts do not move")  # fmt: skip
+
+
+def side_effects(bench: Bench, spec: GateSpec) -> GateResult:
+    """g5: cross-entropy and right first guesses on the gate half of the neutral texts, and the rows' own tasks.
+
+    Each is a share of its budget (0.02 nats, 1 point); the one that uses most decides, and must be shown to be
+    within by its upper bound.
+    """
+    neutral = bench.neutral[1]
+    used = budget_use(neutral.cost(bench.working), neutral.draws)
+    own = _own_answers(bench)
+    if own is not None:
+        used["the rows' own answers"] = bench.draws.mean(own / POINTS)
+    name = worst_use(used)
+    listed = tuple(Control(f"{n} ({NATS if n == 'cross-entropy' else POINTS:g})", e) for n, e in used.items())
+    fits = "" if bench.dose.fits else f"no dose was within {HEADROOM:.0%} of the budget on dev, this is the smallest; "
+    result = judge(
+        spec, used[name], series={"dose": bench.dose.tried, "value": bench.dose.used},
+        note=f"{fits}decided by {name}; {len(neutral.base)} texts, {neutral.tokens:,} positions; {_source(bench)}; "
+             f"{_fluency(bench)}",
+    )  # fmt: skip
+    return dataclasses.replace(result, controls=listed)
+
+
+def _source(bench: Bench) -> str:
+    return "neutral texts as given" if bench.claim.neutral else "neutral texts written by the subject itself"
+
+
+def _own_answers(bench: Bench) -> Array | None:
+    """Fall of each gate prompt's own right answer, where its answer is none of the behaviour's words."""
+    sample = bench.gate_prompts.sample
+    if not (bench.words and sample.has("answer") and sample.has("foil")):
+        return None
+    ours = {w for words in bench.words.values() for w in words}
+    if any(e.answer in ours or e.foil in ours for e in sample):
+        return None
+    words = Words(_ids(bench.subject, sample.texts, [(a,) for a in sample.answers]),
+                  _ids(bench.subject, sample.texts, [(f,) for f in sample.foils]))  # fmt: skip
+    before, after = (as_array((words.propensity(x) > 0).double()) for x in (bench.base_logits, bench.steered_logits))
+    return before - after
+
+
+def _fluency(bench: Bench) -> str:
+    """Repetition in what the subject writes after a few dev prompts, steered and not."""
+    subject = bench.subject
+    longest = subject.context or 10**9
+    texts = [t for t in bench.dev_prompts.sample.texts if len(subject.tokens([t])[0]) + 24 <= longest][:16]
+    if not texts or not subject.causal or not subject.has_logits:
+        return "repetition not measured: the subject writes no text"
+    plain = subject.generate(texts, max_new_tokens=24)
+    steered = subject.generate(texts, max_new_tokens=24, edits=bench.steering.edits(bench.working))
+    return f"repeated three-word runs in written text {repetition(plain):.0%} before, {repetition(steered):.0%} after"
+
+
+def simple_control(bench: Bench, spec: GateSpec) -> GateResult:
+    """r6: share of prompts where the target beats the foil, less that of the best simple control within the budget."""
+    found = bench.__dict__.setdefault("_rivals", None) or rival_scores(bench)
+    bench.__dict__["_rivals"] = found
+    scores, notes = found
+    if not scores:
+        return not_run(spec, "; ".join(notes) or "no simple control could be run", applies=spec.role == "gate")
+    words = bench.gate_prompts.words
+    mine = as_array((_first(words).propensity(bench.steered_logits) > 0).double())[bench.few]
+    series = {"parity margin": (0.05,)}
+    if not mine.any() and not any(s.any() for s in scores.values()):
+        return not_run(spec, "neither the vector nor any simple control makes the target win on any prompt within the "
+                             "budget", applies=spec.role == "gate")  # fmt: skip
+    note = f"share of {len(mine)} prompts where the target beats the foil, within the same budget; " + "; ".join(notes)
+    return against(spec, mine, scores, bench.few_draws, series=series, note=note)
+
+
+def _first(words: Words) -> Words:
+    """Only the first word of each side: what the simple controls are tuned for."""
+    return Words(words.target[:, :1], words.foil[:, :1])
+
+
+def rival_scores(bench: Bench) -> tuple[Mapping[str, Array], list[str]]:
+    """For each simple control that keeps to the budget on dev: whether the target wins, gate prompt by gate prompt."""
+    from veriscope import rivals
+
+    dev = bench.dev_prompts
+    neutral = bench.neutral[0]
+    task = rivals.SteeringTask(dev.sample, dev.words.target[:, 0], dev.words.foil[:, 0], neutral.texts, NATS)
+    trials = max(bench.tries, len(bench.doses))
+    used = rivals.Budget(examples=len(bench.dev), passes=bench.subject.passes, trials=trials)
+    few = bench.gate_prompts.take(bench.few)
+    scores, notes = {}, []
+    for name, rival in simple_controls().items():
+        rule = rival.fit(bench.subject, task, budget=used, used=used)
+        if isinstance(rule, NotRun):
+            notes.append(f"{name}: {rule.reason}")
+            continue
+        moved = rule.propensity(bench.subject, few.sample, few.words.target[:, 0], few.words.foil[:, 0])
+        scores[name] = as_array((moved > 0).double())
+    return scores, notes
+
+
+def simple_controls() -> dict[str, Any]:
+    """The rivals by name."""
+    return {}
+
+
+def shift(bench: Bench, spec: GateSpec) -> GateResult:
+    """f7: fires if, on the shift pool, the upper bound of the effect is under half of the gate's."""
+    if bench.shift is None:
+        return not_run(spec, "no shift pool was given", applies=False)
+    if not len(bench.shift.where(lambda e: e.label != bench.claim.toward)):
+        return not_run(spec, f"every row of the shift pool is '{bench.claim.toward}' already", applies=False)
+    prompts = bench.prompts(bench.shift).spread(GATE_PROMPTS, bench.seed)
+    there = as_array(bench.steering.shifts(prompts, bench.working[None])[0])
+    found = Resampler(tuple(prompts.sample.clusters), bench.seed).mean(there)
+    half = float(bench.effect.mean()) / 2
+    here = Control("the gate pool", bench.draws.mean(bench.effect))
+    return falsifier(spec, half > 0 and found.high < half, found, controls=(here,),
+                     note=f"fires if the upper bound is under {half:.2f} logits; {len(prompts)} prompts")  # fmt: skip
+
+
+def lock(bench: Bench, spec: GateSpec) -> GateResult:
+    """d8: the vector and a random one at up to 3 times the activations' own length; "locked" if neither moves it."""
+    few = bench.gate_prompts.take(bench.few[:50])
+    norm = _activation_norm(bench, few)
+    lengths = tuple(share * norm for share in (0.3, 1.0, 3.0))
+    ours, other = bench.unit / bench.unit.norm(), _random(bench)[0][0] / bench.unit.norm()
+    moved = bench.steering.shifts(few, torch.stack([v * x for v in (ours, other) for x in lengths]))
+    size = moved.abs().mean(1)
+    found = {"the vector": size[:3].max(), "a random one": size[3:].max()}
+    free = [name for name, most in found.items() if most > 0.5]
+    note = f"not locked: moved by {' and by '.join(free)}" if free else "locked: neither the vector nor a random one moves it"
+    top = as_array(moved[:3][int(size[:3].argmax())])
+    draws = Resampler(tuple(few.sample.clusters), bench.seed, draws=1_000)
+    return printed(spec, draws.mean(top), series={"length": lengths, "value": _means(moved[:3]),
+                                                  "value, random": _means(moved[3:])}, note=note)  # fmt: skip
+
+
+def writer(bench: Bench, spec: GateSpec) -> GateResult:
+    """d9: how much of the effect is there when the vector is added after the last block, where nothing can respond.
+
+    A vector that only writes its token does all of it there, and does it on neutral text as well.
+    """
+    last = f"blocks.{bench.subject.n_blocks - 1}.resid_post"
+    if last not in bench.subject.sites or bench.subject.site(last).size != len(bench.unit):
+        why = "no residual stream of the vector's width stands behind the site"
+        return printed(spec, NotRun(why), note=why)
+    few = bench.gate_prompts.take(bench.few)
+    direct = Steering(bench.subject, last, bench.claim.place)
+    moved = as_array(direct.shifts(few, bench.working[None])[0])
+    total = bench.effect[bench.few]
+    share = bench.few_draws.ratio(moved, total)
+    there = _on_neutral(bench)
+    cosine = _cosine(bench)
+    note = f"{share.value:.0%} of the effect is direct"
+    note += f", {there:.0%} is there on neutral text too" if there is not None else ""
+    note += f"; cosine with the unembedding of target - foil {cosine:+.2f}" if cosine is not None else ""
+    if share.low > 0.8 and bench.claim.finding.site != last:
+        note += "; a WRITER: over 80% of the effect by-passes all later blocks, so only these words are shown to move"
+    return printed(spec, share, note=note)
+
+
+def _on_neutral(bench: Bench) -> float | None:
+    """Mean shift of target against foil at the end of neutral texts, as a share of that on the prompts."""
+    if not bench.words or abs(bench.effect.mean()) < 1e-6:
+        return None
+    texts = bench.neutral[1].texts[:24]
+    words = bench.gate_prompts.words.take([0] * len(texts))
+    shift = bench.steering.logits(texts, bench.working) - bench.steering.logits(texts)
+    return float(words.propensity(shift).mean() / bench.effect.mean())
+
+
+def _cosine(bench: Bench) -> float | None:
+    head = getattr(bench.subject.module, "lm_head", None)
+    weight = getattr(head, "weight", None)
+    if weight is None or weight.shape[1] != len(bench.unit):
+        return None
+    words = bench.gate_prompts.words
+    rows = [weight[ids[ids >= 0].unique()].detach().float().cpu().mean(0) for ids in (words.target, words.foil)]
+    return float(torch.nn.functional.cosine_similarity(rows[0] - rows[1], bench.unit, dim=0))

@@ -1,0 +1,210 @@
+"""All gates of a claim type run on one card: card, instrument, power, gate pool, gates, verdict.
+
+The order is the point. The card is hashed and in the ledger before the gate pool is opened; the instrument
+is checked and the power reckoned on dev before that too. Each finished gate is written at once, so a killed
+trial resumes after the last one, and the verdict is decided from what the ledger holds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pkgutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from veriscope import __version__
+from veriscope.claims.battery import GateSpec, with_margins
+from veriscope.claims.card import UNSTATED, Card, Purpose
+from veriscope.errors import NotRun, UserError
+from veriscope.examples import Examples, Sample
+from veriscope.findings import finding_hash
+from veriscope.ledger import Ledger, count_tries, current, versions
+from veriscope.subjects import Subject, loaded
+from veriscope.trials import wording
+from veriscope.trials.decide import Decision, decide
+from veriscope.trials.evidence import Estimate, GateResult, Verdict, from_plain, to_plain
+from veriscope.trials.judge import Effort
+from veriscope.trials.rates import error_rates
+from veriscope.trials.statistics import detectable, items_needed
+
+TOY_PARAMETERS = 10_000_000  # below this a subject is called a toy, first thing in the sentence (Q40)
+Progress = Callable[[str, str], None]
+
+
+class PoolTooSmall(UserError):
+    """A gate pool that could not show the claimed effect however strong it were."""
+
+    def __init__(self, name: str, items: int, clusters: int, need_items: int, need_clusters: int) -> None:
+        super().__init__(
+            f"Claim '{name}': its gate pool has {items} items in {clusters} clusters; this claim type needs at least "
+            f"{need_items} items in {need_clusters} clusters. Add examples of new clusters (templates, entities, "
+            f"conversations), or name a finer `cluster` column."
+        )
+
+
+def trial(
+    claim: Any,
+    *,
+    subject: Subject | None = None,
+    ledger: Ledger | None = None,
+    seed: int = 0,
+    effort: Effort | None = None,
+    purpose: Purpose = UNSTATED,
+    progress: Progress | None = None,
+) -> Verdict:
+    """Put one claim on trial and return its verdict.
+
+    Args:
+        claim: A `Represents`, `Mediates`, `Necessary` or `Steers` (or a claim class of your own with a battery).
+        subject: The model; by default the loaded one that the finding was made on.
+        seed: Seed of the engine: folds, twins, redrawn labels, bootstrap draws.
+        progress: Called with (gate, state) as gates begin and end.
+
+    Raises:
+        PoolTooSmall: Before anything is opened or written.
+        UserError: What else the claimant can mend.
+    """
+    ledger, effort = ledger or current(), effort or Effort()
+    subject = subject or loaded(claim.finding.origin.subject)
+    check(claim, subject)
+    card = write_card(claim, subject, ledger, purpose)
+    return run_card(claim, card, subject, ledger, seed, effort, progress or (lambda gate, state: None))
+
+
+def check(claim: Any, subject: Subject) -> None:
+    """Refuse what can be refused before anything is run or written."""
+    with_margins(claim.battery, claim.margins)
+    if claim.finding.origin.subject != subject.hash:
+        raise UserError(
+            f"Claim '{claim.name}': the finding was made on subject {claim.finding.origin.subject[:12]}, "
+            f"but {subject.name} is {subject.hash[:12]}. Fit it again on this subject."
+        )
+    if claim.of != claim.on.variable:
+        raise UserError(f"Claim '{claim.name}' is about '{claim.of}' but the label column of its examples is "
+                        f"'{claim.on.variable}'. Name that, or read the examples with label='{claim.of}'.")  # fmt: skip
+    need_items, need_clusters = _bench(claim).MIN_ITEMS, _bench(claim).MIN_CLUSTERS
+    pool = claim.on.gate
+    if pool.n < need_items or pool.n_clusters < need_clusters:
+        raise PoolTooSmall(claim.name, pool.n, pool.n_clusters, need_items, need_clusters)
+
+
+def _bench(claim: Any) -> Any:
+    return pkgutil.resolve_name(claim.bench)
+
+
+def write_card(claim: Any, subject: Subject, ledger: Ledger, purpose: Purpose) -> Card:
+    """Write the claim down, with the number of things tried before it, and put it in the ledger once."""
+    origin = claim.finding.origin
+    card = Card(
+        type=claim.type, name=claim.name or claim.of, statement=claim.statement, subject=subject.hash,
+        subject_name=subject.name, finding=finding_hash(claim.finding), method=origin.method,
+        settings=dict(origin.settings), site=str(claim.finding.site), position=str(claim.finding.position),
+        examples=claim.on.hash, examples_name=claim.on.name, variable=claim.of,
+        scope=claim.scope or f"examples like those of {claim.on.name}, {subject.name} only", family=claim.family,
+        ablations=getattr(claim, "ablations", ()), metric=claim.metric, unit=claim.unit,
+        smallest_effect=claim.smallest_effect, margins=dict(claim.margins), falsifier=claim.falsifier,
+        assumptions=claim.assumptions, stressed=claim.stressed,
+        search=count_tries(ledger, examples=claim.on.hash, of=claim.of), origin=origin.method,
+        purpose=purpose, fields=getattr(claim, "fields", {}), engine=__version__,
+    )  # fmt: skip
+    ledger.append_once("card", {"hash": card.hash, "name": card.name, "card": card.model_dump(mode="json")})
+    return card
+
+
+def run_card(
+    claim: Any, card: Card, subject: Subject, ledger: Ledger, seed: int, effort: Effort, progress: Progress
+) -> Verdict:
+    """Run what is not yet in the ledger of one card's battery, and decide."""
+    battery = with_margins(claim.battery, claim.margins)
+    bench = _bench(claim)(claim, subject, claim.on.dev, seed, effort, tries=max(card.search, claim.finding.origin.tried, 1))
+    record = _Record(ledger, card, seed, effort, bench, progress)
+    results = [record.run(spec) for spec in battery if spec.role == "instrument"]
+    if all(r.outcome in ("pass", "printed") for r in results):
+        power = record.power(claim)
+        if power is not None:
+            results.append(power)
+        else:
+            bench.gate = claim.on.gate.open(by=card.hash, ledger=ledger)
+            bench.shift = claim.on.shift.open(by=card.hash, ledger=ledger) if claim.on.shift is not None else None
+            results += [record.run(spec) for spec in battery if spec.role != "instrument"]
+    verdict = conclude(card, battery, results, ledger, subject.n_parameters, seed)
+    body = {"card": card.hash, "name": card.name, "seed": seed, "verdict": to_plain(verdict)}
+    ledger.append_once("verdict", body)
+    return verdict
+
+
+@dataclasses.dataclass
+class _Record:
+    """Runs gates and writes each to the ledger, or reads it back where it was finished before."""
+
+    ledger: Ledger
+    card: Card
+    seed: int
+    effort: Effort
+    bench: Any
+    progress: Progress
+
+    def run(self, spec: GateSpec) -> GateResult:
+        key = {"card": self.card.hash, "gate": spec.gate, "seed": self.seed, "effort": to_plain(self.effort)}
+        earlier = self.ledger.rows("evidence", **key)
+        if earlier:
+            self.progress(spec.gate, "kept")
+            return from_plain(GateResult, earlier[-1].body["result"])
+        self.progress(spec.gate, "running")
+        began, passes = time.monotonic(), self.bench.subject.passes
+        result: GateResult = pkgutil.resolve_name(spec.run)(self.bench, spec)
+        result = dataclasses.replace(
+            result, seed=self.seed, seconds=round(time.monotonic() - began, 3), passes=self.bench.subject.passes - passes
+        )
+        self.ledger.append("evidence", {**key, "result": to_plain(result), "versions": versions()})
+        self.progress(spec.gate, result.outcome)
+        return result
+
+    def power(self, claim: Any) -> GateResult | None:
+        """Rule R7: if the gate pool would miss the smallest effect four times in ten or more, don't open it."""
+        spec = GateSpec("p0", "power on dev", "could the gate pool show the smallest effect?", "gate", claim.unit, "",
+                        level=1, margin=claim.smallest_effect, better="lower")  # fmt: skip
+        self.progress("p0", "running")
+        found: Estimate = self.bench.dev_estimate()
+        smallest = detectable(found, claim.on.gate.n_clusters)
+        self.progress("p0", "pass" if smallest <= claim.smallest_effect else "unclear")
+        if smallest <= claim.smallest_effect:
+            return None
+        factor = (smallest / claim.smallest_effect) ** 2
+        need = int(claim.on.gate.n * factor)
+        result = GateResult(
+            spec.gate, spec.title, "gate", claim.unit, "unclear", "lower", claim.smallest_effect,
+            Estimate(smallest, smallest, smallest, claim.on.gate.n, claim.on.gate.n_clusters),
+            note=f"UNDERPOWERED: detectable {smallest:.3f}, claimed {claim.smallest_effect:g}; the gate pool was left closed",
+            items_needed=need, seed=self.seed,
+        )  # fmt: skip
+        self.ledger.append_once("evidence", {"card": self.card.hash, "gate": "p0", "seed": self.seed,
+                                             "effort": to_plain(self.effort), "result": to_plain(result)})  # fmt: skip
+        return result
+
+
+def conclude(
+    card: Card,
+    battery: Sequence[GateSpec],
+    results: Sequence[GateResult],
+    ledger: Ledger,
+    n_parameters: int,
+    seed: int,
+) -> Verdict:
+    """Decide and word: reads gate results and the ledger's counts only, so it can be repeated later."""
+    decision: Decision = decide(battery, results)
+    looks = len({row.body["by"] for row in ledger.rows("look", examples=card.examples)})
+    toy = n_parameters < TOY_PARAMETERS
+    rates = error_rates(card.type)
+    text = wording.sentence(card, decision, results, toy=toy, looks=looks, rates=rates)
+    primary = next((r for r in results if r.gate == "g1"), None)
+    weakest = wording._weakest(results)
+    rivals = [r for r in results if r.role == "rival" and r.estimate]
+    untested = tuple(f"{r.title}: {r.note}" for r in results if r.outcome == "not run" or (r.role != "diagnostic" and r.outcome == "printed"))
+    return Verdict(
+        card.type, card.name, card.hash, decision.word, decision.level, decision.useful, decision.advantage, text,
+        tuple(results), primary.estimate if primary else NotRun(decision.because), card.unit,
+        weakest.strongest if weakest else "", rivals[0].strongest if rivals else "", untested, looks, card.search,
+        rates, decision.p_value, seed, round(sum(r.seconds for r in results), 2),
+    )  # fmt: skip

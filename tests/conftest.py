@@ -1,0 +1,32 @@
+"""What all tests share. Nothing of veriscope is imported here: the shape checks must be installed first."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+# One thread for each test process, set before anything loads torch.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real models and texts; a test that wants it is skipped where there is none."""
+    folder = Path(os.environ.get("VERISCOPE_DATA") or REPOSITORY.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"real models and texts are not at {folder}; name their folder in VERISCOPE_DATA")
+    return folder
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Hold torch to one thread, without being the one that loads it."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.get_num_threads() != 1 and os.environ["OMP_NUM_THREADS"] == "1":
+        torch.set_num_threads(1)
