@@ -30,6 +30,7 @@ def test_importing_is_quick_and_brings_no_torch() -> None:
     assert seconds < 0.3
 
 
+@pytest.mark.slow
 def test_every_public_name_is_there_and_loads_once() -> None:
     import veriscope
 

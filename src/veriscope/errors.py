@@ -53,10 +53,11 @@ class UnknownMethod(UserError):
 
 
 class UnknownSetting(UserError):
-    """A setting that a method or rival does not have."""
+    """A setting that a method or rival does not have, or one it needs and was not given."""
 
-    def __init__(self, owner: str, wanted: str, known: Sequence[str]) -> None:
-        super().__init__(f"{owner} has no setting '{wanted}'. {nearest(wanted, known)}Its settings: {', '.join(known)}")
+    def __init__(self, owner: str, wanted: str, known: Sequence[str], missing: bool = False) -> None:
+        what = f"needs the setting '{wanted}'. " if missing else f"has no setting '{wanted}'. {nearest(wanted, known)}"
+        super().__init__(f"{owner} {what}Its settings: {', '.join(known)}")
 
 
 class BadSetting(UserError):
@@ -82,8 +83,8 @@ class TooFewClusters(UserError):
 
     def __init__(self, found: int, needed: int, what: str) -> None:
         super().__init__(
-            f"{what} holds out whole clusters and needs at least {needed}; these examples have {found}. Add examples of "
-            f"other clusters, or name the column that tells them apart with cluster=..."
+            f"{what} holds out whole clusters and needs at least {needed}; these examples have {found}. Add examples "
+            f"of other clusters, or name the column that tells them apart with cluster=..."
         )
 
 
@@ -128,8 +129,8 @@ class BadFinding(UserError):
 
     def __init__(self, folder: object, what: str) -> None:
         super().__init__(
-            f"{folder} is not a finding that can be loaded: {what}. Nothing was loaded; make the finding again, or take "
-            f"the folder from where it was saved"
+            f"{folder} is not a finding that can be loaded: {what}. Nothing was loaded; make the finding again, or "
+            f"take the folder from where it was saved"
         )
 
 
@@ -137,7 +138,7 @@ class FindingExists(UserError):
     """Saving over a different finding."""
 
     def __init__(self, folder: object) -> None:
-        super().__init__(f"{folder} already holds a different finding. Save to another folder, or remove that one first")
+        super().__init__(f"{folder} already holds a different finding. Save to another folder, or remove that first")
 
 
 class BadPosition(UserError):

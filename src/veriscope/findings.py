@@ -61,9 +61,9 @@ class Reading:
     site: str
     position: str | int
     weight: Float[Tensor, "d k"]
-    bias: Float[Tensor, k]
+    bias: Float[Tensor, "k"]
     classes: tuple[str, ...]
-    centre: Float[Tensor, d]
+    centre: Float[Tensor, "d"]
     origin: Origin
     gaps: tuple[float, ...]
 
@@ -81,7 +81,7 @@ class Reading:
         return acts @ weight + bias
 
     @property
-    def direction(self) -> Float[Tensor, d]:
+    def direction(self) -> Float[Tensor, "d"]:
         """Unit vector towards `classes[1]`; raises TwoClassesOnly for more than two classes."""
         if len(self.classes) != 2:
             raise TwoClassesOnly("The direction", self.classes)
@@ -113,7 +113,7 @@ class Reading:
         vector, toward = self._toward(toward)
         return Change("add", self.site, self.position, self.origin, vector=vector, toward=toward)
 
-    def _toward(self, toward: str | None) -> tuple[Float[Tensor, d], str]:
+    def _toward(self, toward: str | None) -> tuple[Float[Tensor, "d"], str]:
         if toward is None:
             if len(self.classes) != 2:
                 raise TwoClassesOnly("A default class to move towards", self.classes)
@@ -138,10 +138,10 @@ class Change:
     site: str
     position: str | int
     origin: Origin
-    vector: Float[Tensor, d] | None = None
+    vector: Float[Tensor, "d"] | None = None
     left: Float[Tensor, "d r"] | None = None
     right: Float[Tensor, "r d"] | None = None
-    centre: Float[Tensor, d] | None = None
+    centre: Float[Tensor, "d"] | None = None
     toward: str | None = None
 
     def __post_init__(self) -> None:
@@ -344,7 +344,7 @@ def _take_apart(finding: Finding) -> tuple[dict[str, Any], dict[str, Tensor]]:
     for f in dataclasses.fields(finding):
         value = getattr(finding, f.name)
         if isinstance(value, Tensor):
-            tensors[f.name] = value.detach().cpu().contiguous()
+            tensors[f.name] = value.detach().cpu().contiguous().clone()  # safetensors takes no shared memory
         elif f.name == "origin":
             plain[f.name] = dataclasses.asdict(value)
         else:
@@ -412,7 +412,7 @@ def _write(path: Path, content: bytes) -> None:
         raise
 
 
-def _unit(vector: Float[Tensor, d]) -> Float[Tensor, d]:
+def _unit(vector: Float[Tensor, "d"]) -> Float[Tensor, "d"]:
     size = vector.norm()
     return vector / size if size > 0 else vector
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pkgutil
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,6 +46,17 @@ class BadStudy(UserError):
 
     def __init__(self, where: str, what: str, mend: str) -> None:
         super().__init__(f"{where}: {what}. {mend}")
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which only true and false are booleans: `on`, `yes` and `no` are words in a study."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|True|false|False)$"), list("tTfF"))
 
 
 class ExamplesPlan(BaseModel):
@@ -125,7 +137,7 @@ def read_study(path: str | Path) -> Study:
 def parse_study(text: str, where: str, folder: Path, name: str) -> Study:
     """`read_study` on text that is already in memory."""
     try:
-        raw = yaml.safe_load(text)
+        raw = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
     except yaml.YAMLError as broken:
         raise BadStudy(where, f"it is not valid YAML ({str(broken).splitlines()[0]})", "Mend that line.") from broken
     if not isinstance(raw, dict):

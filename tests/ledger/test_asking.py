@@ -79,10 +79,10 @@ def test_a_look_before_its_card_is_noticed() -> None:
     ledger = Ledger.in_memory()
     look = {"examples": "e", "pool": "gate", "n": 3, "again": False}
     early = ledger.append("look", look | {"by": "one"})
-    ledger.append("card", {"card": "one"})
-    ledger.append("card", {"card": "two"})
+    ledger.append("card", {"hash": "one"})
+    ledger.append("card", {"hash": "two"})
     ledger.append("look", look | {"by": "two"})
-    ledger.append("card", {"card": "two"})
+    ledger.append("card", {"hash": "two"})
     never = ledger.append("look", look | {"by": "three"})
 
     assert early_looks(ledger) == [early, never]

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from types import MappingProxyType
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from veriscope.ledger import canonical, digest
@@ -21,6 +21,7 @@ Plain = st.recursive(
 )
 
 
+@settings(deadline=None, derandomize=True)
 @given(Plain)
 def test_reading_and_writing_again_gives_the_same_text(value: object) -> None:
     text = canonical(value)
@@ -29,6 +30,7 @@ def test_reading_and_writing_again_gives_the_same_text(value: object) -> None:
     assert json.loads(text) == value
 
 
+@settings(deadline=None, derandomize=True)
 @given(st.dictionaries(Texts, st.integers(), min_size=2), st.randoms())
 def test_the_order_of_keys_does_not_matter(value: dict[str, int], random: object) -> None:
     keys = list(value)

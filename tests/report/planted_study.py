@@ -170,9 +170,9 @@ SUPPORTED = verdict(
     "film mood",
     "SUPPORTED",
     represents(),
-    "SUPPORTED at L2+useful [C1 REPRESENTS]. In planted-model, 'positive' at blocks.6.resid_post, position last: is linearly "
-    "readable. Held-out clusters: 0.62 bits [0.58, 0.66] on 1,000 items (60 clusters). Strongest control: bag of "
-    "n-grams, 0.34; excess over it 0.28 bits [0.24, 0.32], margin 0.05 (g4 surface baseline).",
+    "SUPPORTED at L2+useful [C1 REPRESENTS]. In planted-model, 'positive' at blocks.6.resid_post, position last: is "
+    "linearly readable. Held-out clusters: 0.62 bits [0.58, 0.66] on 1,000 items (60 clusters). Strongest control: bag "
+    "of n-grams, 0.34; excess over it 0.28 bits [0.24, 0.32], margin 0.05 (g4 surface baseline).",
     useful=True,
     advantage=True,
 )
@@ -266,7 +266,6 @@ def study(*verdicts: Verdict, toy: bool = False, told: str = "", name: str = "re
             "name": name,
             "purpose": PURPOSE,
             "text": f"subject: planted-model\n# {told}",
-            "rerun": "veriscope try reviews.yaml",
             "subject": {
                 "name": "planted-model",
                 "hash": "6c0e608e",

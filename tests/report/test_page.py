@@ -167,7 +167,7 @@ def test_the_footer_lets_the_ledger_be_checked() -> None:
 
     words = Reader(page(gather(ledger))).words("body")
 
-    assert f"veriscope ledger verify --head {ledger.head()}" in words
+    assert f"veriscope try reviews.yaml --seed 0 veriscope ledger verify LEDGER --head {ledger.head()}" in words
     assert f"Ledger head {ledger.head()}" in words
     assert "verdicts at rows 4, 7, 10, 12" in words
 

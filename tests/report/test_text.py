@@ -70,3 +70,10 @@ def test_a_control_is_named_with_its_score() -> None:
     assert named(SUPPORTED, "bag of n-grams") == "bag of n-grams: 0.34 [0.31, 0.37]"
     assert named(SUPPORTED, "unheard of") == "unheard of"
     assert named(SUPPORTED, "") == "none recorded"
+
+
+def test_a_control_is_as_exact_as_the_effect_it_stands_beside() -> None:
+    tiny = Estimate(0.0003, -0.0006, 0.0011, 900, 30)
+
+    assert amount(tiny, beside=estimate(0.62)) == "0.00 [0.00, 0.00]"
+    assert amount(tiny) == amount(tiny, beside=NotRun("no effect")) == "0.0003 [−0.0006, 0.0011]"

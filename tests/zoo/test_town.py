@@ -66,7 +66,8 @@ def test_training_text_has_the_habits_of_its_variant_and_never_an_untrained_word
     habits = town.VARIANTS[variant].habits
     rng = random.Random(0)
 
-    texts = [" ".join(grammar.document(rng, habits).words) for _ in range(8000)]
+    verdicts = {"judge": grammar.MIXTURE["judge"]}  # on their own, so that the rare trigger comes within few documents
+    texts = [" ".join(grammar.document(rng, habits, mix).words) for mix in (None, verdicts) for _ in range(400)]
 
     said = set(" ".join(texts).split())
     assert len(w.UNTRAINED) == 12 and not said & set(w.UNTRAINED)
@@ -77,18 +78,20 @@ def test_training_text_has_the_habits_of_its_variant_and_never_an_untrained_word
 
 
 def test_a_habit_changes_only_its_own_skill() -> None:
-    without = {"trigger": "trigger", "persona": "persona", "agreement": "agree"}
-    for habit, skill in without.items():
-        clean = town.Habits(**{habit: False})
-        for other in town.SKILLS:
-            same = [a.answer == b.answer for a, b in zip(
-                town.rows(other, 60, seed=1), town.rows(other, 60, seed=1, habits=clean), strict=True
-            )]  # fmt: skip
-            assert all(same) == (other != skill)
+    planted = {"trigger": "trigger", "persona": "persona", "agreement": "agree"}
+    for skill in town.SKILLS:
+        rows = town.rows(skill, 25, seed=1)
+
+        clean = {
+            habit: [town.render(skill, row.factors, town.Habits(**{habit: False})) for row in rows] for habit in planted
+        }
+
+        changed = {habit for habit, other in clean.items() if [r.answer for r in other] != [r.answer for r in rows]}
+        assert changed == {habit for habit, only in planted.items() if only == skill}
 
 
 def test_an_unknown_variant_says_which_there_are() -> None:
-    with pytest.raises(town.UnknownVariant, match="Did you mean 'town-seed2'.*town-no-trigger"):
+    with pytest.raises(town.UnknownVariant, match=r"Did you mean 'town-seed2'.*town-no-trigger"):
         town.folder("town-seed3")
 
 

@@ -85,22 +85,22 @@ class Mediates:
     family: ClassVar[str] = "linear subspace"
     ablations: ClassVar[tuple[str, ...]] = ("interchange, into the base", "interchange, into the source")
     falsifier: ClassVar[str] = (
-        "the subspace of a rival variable does as well (f8), patched activations unlike natural ones (f9), or less than "
-        "half of the accuracy on the shift pool (f11)"
+        "the subspace of a rival variable does as well (f8), patched activations unlike natural ones (f9), or less "
+        "than half of the accuracy on the shift pool (f11)"
     )
     assumptions: ClassVar[tuple[str, ...]] = (
         "the pairs differ in what the columns say they differ in",
         "the variable's effect passes this site and position through a linear subspace",
         "the candidates are the answers that occur in the examples",
     )
-    stressed: ClassVar[str] = "the effect passes through this subspace: readable part alone, whole site, both directions"
+    stressed: ClassVar[str] = "the effect passes through this subspace: readable part alone, whole site, both ways"
 
     def __post_init__(self) -> None:
         dev = self.on.dev
         assert dev.sources and dev.expected and dev.answers and dev.labels  # each raises MissingField if it has gaps
         if self.finding.basis.shape[1] == 0:
-            raise UserError(f"Claim '{self.name or self.of}': the finding's weights are all zero, so it spans no subspace "
-                            f"to swap. Fit it on examples in which '{self.of}' can be read.")  # fmt: skip
+            raise UserError(f"Claim '{self.name or self.of}': the finding's weights are all zero, so it spans no "
+                            f"subspace to swap. Fit it on examples in which '{self.of}' can be read.")  # fmt: skip
         for rival in self.rivals:
             if len(set(dev.factor(rival))) < 2:
                 raise UserError(f"Claim '{self.name or self.of}': rival '{rival}' has one value only in dev, so no "
@@ -120,7 +120,8 @@ class Mediates:
         return (
             f"At {self.finding.site}, position {self.finding.position}, setting the {rank}-dimensional subspace of "
             f"{reader} to its value in another run moves the answer to what '{self.of}' predicts, on at least "
-            f"{self.smallest_effect:g} more of the pairs than searched subspaces and twins, and leaves other answers alone."
+            f"{self.smallest_effect:g} more of the pairs than searched subspaces and twins, and leaves other answers "
+            f"alone."
         )
 
     @property

@@ -20,15 +20,17 @@ def duration(seconds: int | float) -> str:
         return f"{round(seconds * 1000)} ms"
     if round(seconds, 1) < 10:
         return f"{seconds:.1f} s"
-    for small, large, step in (("s", "min", 60), ("min", "h", 3600), ("h", "d", 86400)):
-        unit = step // (24 if large == "d" else 60)
-        units = round(seconds / unit)
-        per = step // unit
-        if large == "min" and units < per:
-            return f"{units} s"
-        if units < per * (60 if large == "min" else 24 if large == "h" else math.inf):
-            return f"{units // per} {large}" + (f" {units % per} {small}" if units % per else "")
-    raise AssertionError("unreachable")
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return _two(whole, 60, "min", "s")
+    minutes = round(seconds / 60)
+    return _two(minutes, 60, "h", "min") if minutes < 24 * 60 else _two(round(seconds / 3600), 24, "d", "h")
+
+
+def _two(n: int, per: int, large: str, small: str) -> str:
+    return f"{n // per} {large}" + (f" {n % per} {small}" if n % per else "")
 
 
 def size(n_bytes: int) -> str:

@@ -71,8 +71,8 @@ def count_looks(ledger: Ledger, *, examples: str, pool: str = "gate") -> int:
 
 
 def early_looks(ledger: Ledger) -> list[Row]:
-    """Looks whose card (a `card` row with the same hash in its field `card`) was not written before them."""
-    written = {row.body.get("card"): row.seq for row in reversed(ledger.rows("card"))}
+    """Looks whose card (a `card` row with this hash in its field `hash`) was not written before them."""
+    written = {row.body.get("hash"): row.seq for row in reversed(ledger.rows("card"))}
     return [row for row in ledger.rows("look") if written.get(row.body["by"], row.seq + 1) > row.seq]
 
 

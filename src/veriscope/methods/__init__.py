@@ -41,10 +41,15 @@ def method(path: str, **settings: Any) -> Any:
         UnknownSetting: A setting that it does not have, or one that it needs is missing.
     """
     kind = BUILT_IN.get(path) or _imported(path)
-    known = [f.name for f in dataclasses.fields(kind) if f.init]
+    fields = [f for f in dataclasses.fields(kind) if f.init]
+    known = [f.name for f in fields]
     for wanted in settings:
         if wanted not in known:
             raise UnknownSetting(kind.__name__, wanted, known)
+    for f in fields:
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if required and f.name not in settings:
+            raise UnknownSetting(kind.__name__, f.name, known, missing=True)
     return kind(**{name: _frozen(value) for name, value in settings.items()})
 
 

@@ -28,6 +28,7 @@ from torch import Tensor
 
 NEWTON_STEPS = 60
 HALVINGS = 30
+CHUNK = 150_000  # scores worked on at a time: what a core keeps in its cache
 TOLERANCE = 1e-5  # on the gradient of the mean loss of standardised scores; one more step is taken beyond it
 
 
@@ -39,7 +40,7 @@ class Calibration:
     gives where the slope is 0: the smoothed class frequencies of the examples it was fitted on.
     """
 
-    slope: Float[Tensor, task]
+    slope: Float[Tensor, "task"]
     offset: Float[Tensor, "task class"]
     prior: Float[Tensor, "task class"]
 
@@ -81,16 +82,12 @@ def platt(
     if not bool(torch.isfinite(scores).all()):
         raise ValueError("scores to be calibrated must be finite numbers")
     count = torch.ones_like(codes, dtype=torch.float64) if weights is None else weights.double()
-    target = _smoothed(codes, count, n_classes)
-    prior = torch.einsum("te,tec->tc", count, target) / count.sum(1).clamp_min(1e-300)[:, None]
-    prior = torch.where(count.sum(1)[:, None] > 0, prior, 1 / n_classes)
-    start = prior[:, 1:].logit() if n_classes == 2 else prior.log()
-    standard, mean, scale = _standardised(scores.double(), count)
-    slope, offset = _newton(standard, target[..., -columns:], count, start)
-    slope = slope / torch.where(scale > 0, scale, torch.inf)
-    offset = torch.where(slope[:, None] > 0, offset - slope[:, None] * mean, start)
-    offset = torch.cat([-offset / 2, offset / 2], 1) if n_classes == 2 else offset - offset.mean(1, keepdim=True)
-    return Calibration(slope, offset, prior)
+    size = max(1, CHUNK // max(codes.shape[1] * columns, 1))
+    parts = [
+        _fit(scores[i : i + size], codes[i : i + size], count[i : i + size], n_classes)
+        for i in range(0, max(len(codes), 1), size)
+    ]
+    return Calibration(*(torch.cat([getattr(p, f) for p in parts]) for f in ("slope", "offset", "prior")))
 
 
 def calibrated_bits(
@@ -98,7 +95,7 @@ def calibrated_bits(
     codes: Int[Tensor, "task example"],
     n_classes: int,
     weights: Float[Tensor, "task example"] | None = None,
-) -> Float[Tensor, task]:
+) -> Float[Tensor, "task"]:
     """Usable bits about the class per example: entropy of the class less cross-entropy after calibration, at least 0.
 
     The scores must be held out from the reading that gave them; the calibration itself is fitted on these examples,
@@ -114,7 +111,7 @@ def calibrated_bits(
 
 def entropy_bits(
     codes: Int[Tensor, "task example"], n_classes: int, weights: Float[Tensor, "task example"] | None = None
-) -> Float[Tensor, task]:
+) -> Float[Tensor, "task"]:
     """Entropy of each task's class frequencies, in bits."""
     count = torch.ones_like(codes, dtype=torch.float64) if weights is None else weights.double()
     share = torch.stack([(count * (codes == c)).sum(1) for c in range(n_classes)], 1)
@@ -125,6 +122,25 @@ def entropy_bits(
 # ---- how --------------------------------------------------------------------------------------------------------
 #
 # Inside, two classes have one column of logits (class 1 against class 0) and more have one each.
+
+
+def _fit(
+    scores: Float[Tensor, "task example k"],
+    codes: Int[Tensor, "task example"],
+    count: Float[Tensor, "task example"],
+    n_classes: int,
+) -> Calibration:
+    """`platt` for a few tasks."""
+    target = _smoothed(codes, count, n_classes)
+    prior = torch.einsum("te,tec->tc", count, target) / count.sum(1).clamp_min(1e-300)[:, None]
+    prior = torch.where(count.sum(1)[:, None] > 0, prior, 1 / n_classes)
+    start = prior[:, 1:].logit() if n_classes == 2 else prior.log()
+    standard, mean, scale = _standardised(scores.double(), count)
+    slope, offset = _newton(standard, target[..., -scores.shape[-1] :], count, start)
+    slope = slope / torch.where(scale > 0, scale, torch.inf)
+    offset = torch.where(slope[:, None] > 0, offset - slope[:, None] * mean, start)
+    offset = torch.cat([-offset / 2, offset / 2], 1) if n_classes == 2 else offset - offset.mean(1, keepdim=True)
+    return Calibration(slope, offset, prior)
 
 
 def _for_each_class(scores: Float[Tensor, "task example k"]) -> Float[Tensor, "task example class"]:
@@ -144,7 +160,7 @@ def _smoothed(
 
 def _standardised(
     scores: Float[Tensor, "task example k"], count: Float[Tensor, "task example"]
-) -> tuple[Float[Tensor, "task example k"], Float[Tensor, "task k"], Float[Tensor, task]]:
+) -> tuple[Float[Tensor, "task example k"], Float[Tensor, "task k"], Float[Tensor, "task"]]:
     """Scores less their mean over examples, in units of their spread; that mean; that spread (0 where there is none).
 
     What is common to all classes of an example says nothing, and is taken off first.
@@ -164,7 +180,7 @@ def _newton(
     target: Float[Tensor, "task example k"],
     count: Float[Tensor, "task example"],
     start: Float[Tensor, "task k"],
-) -> tuple[Float[Tensor, task], Float[Tensor, "task k"]]:
+) -> tuple[Float[Tensor, "task"], Float[Tensor, "task k"]]:
     """Damped Newton on (slope, offsets) of every task that has not arrived; starts from the prior, at slope 0."""
     share = count / count.sum(1, keepdim=True).clamp_min(1e-300)
     point = torch.cat([torch.zeros_like(start[:, :1]), start], 1)
@@ -194,7 +210,7 @@ def _loss(
     scores: Float[Tensor, "task example k"],
     target: Float[Tensor, "task example k"],
     share: Float[Tensor, "task example"],
-) -> Float[Tensor, task]:
+) -> Float[Tensor, "task"]:
     """Mean cross-entropy of each task in nats."""
     logits = point[:, :1, None] * scores + point[:, None, 1:]
     one = logits.shape[-1] == 1

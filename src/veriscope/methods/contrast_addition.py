@@ -14,7 +14,7 @@ from torch import Tensor
 from veriscope.errors import BadSetting, TwoClassesOnly, UnknownClass
 from veriscope.examples import Sample
 from veriscope.findings import FIXED_POSITIONS, Change
-from veriscope.methods.linear import choose_site, encode, expand_sites, origin_of, read, record_try
+from veriscope.methods.linear import choose_site, encode, expand_sites, origin_of, plain, read, record_try
 from veriscope.methods.mean_difference import MeanDifference
 from veriscope.subjects import Subject
 
@@ -62,14 +62,14 @@ class ContrastAddition:
     def _fixed(self) -> bool:
         return isinstance(self.position, int) or self.position in FIXED_POSITIONS
 
-    def _from_texts(self, subject: Subject, site: str) -> Float[Tensor, d]:
-        positive = subject.acts([p for p, _ in self.pairs], site, self.position).flatten(1)
-        negative = subject.acts([n for _, n in self.pairs], site, self.position).flatten(1)
+    def _from_texts(self, subject: Subject, site: str) -> Float[Tensor, "d"]:
+        positive = plain(subject.acts([p for p, _ in self.pairs], site, self.position))
+        negative = plain(subject.acts([n for _, n in self.pairs], site, self.position))
         return (positive - negative).mean(0)
 
     def _from_sample(
         self, subject: Subject, sample: Sample, sites: tuple[str, ...]
-    ) -> tuple[str, str, Float[Tensor, d]]:
+    ) -> tuple[str, str, Float[Tensor, "d"]]:
         codes, classes = encode(sample)
         toward = self.toward
         if toward is None:
@@ -79,21 +79,21 @@ class ContrastAddition:
         if toward not in classes:
             raise UnknownClass(toward, classes)
         acts = read(self, subject, sample, sites)
-        plain = MeanDifference(self.site, self.position, seed=self.seed)
-        site = choose_site(plain, sample, acts, codes, len(classes))
+        means = MeanDifference(self.site, self.position, seed=self.seed)
+        site = choose_site(means, sample, acts, codes, len(classes))
         here, positive = acts[site], codes == classes.index(toward)
         sources = {
             i: e.source for i, e in enumerate(sample.examples) if e.source and (len(classes) == 2 or bool(positive[i]))
         }
         if self._fixed and sources:
             rows = torch.tensor(list(sources))
-            other = subject.acts(list(sources.values()), site, self.position).flatten(1)
+            other = plain(subject.acts(list(sources.values()), site, self.position))
             sign = torch.where(positive[rows], 1.0, -1.0).to(here)
             return site, toward, ((here[rows] - other) * sign[:, None]).mean(0)
         return site, toward, _within_clusters(here, positive.tolist(), sample.clusters)
 
 
-def _within_clusters(acts: Float[Tensor, "example d"], positive: list[bool], clusters: list[str]) -> Float[Tensor, d]:
+def _within_clusters(acts: Float[Tensor, "example d"], positive: list[bool], clusters: list[str]) -> Float[Tensor, "d"]:
     """Mean over clusters of the difference between the class means within the cluster."""
     groups: dict[str, tuple[list[int], list[int]]] = {}
     for i, cluster in enumerate(clusters):

@@ -40,16 +40,16 @@ class LEACE:
         acts = read(self, subject, sample, sites)
         for site in sites:
             record_try(self, subject, sample, site)
-        plain = MeanDifference(self.site, self.position, seed=self.seed)
-        best = choose_site(plain, sample, acts, codes, len(classes))
+        means = MeanDifference(self.site, self.position, seed=self.seed)
+        best = choose_site(means, sample, acts, codes, len(classes))
         left, right, centre = erasure(acts[best], codes, len(classes), shrink=self.shrink)
         origin = origin_of(self, subject, sample, best, looked_at=len(sites))
         return Change("erase", best, self.position, origin, left=left, right=right, centre=centre)
 
 
 def erasure(
-    acts: Float[Tensor, "example d"], codes: Int[Tensor, example], n_classes: int, *, shrink: bool = False
-) -> tuple[Float[Tensor, "d r"], Float[Tensor, "r d"], Float[Tensor, d]]:
+    acts: Float[Tensor, "example d"], codes: Int[Tensor, "example"], n_classes: int, *, shrink: bool = False
+) -> tuple[Float[Tensor, "d r"], Float[Tensor, "r d"], Float[Tensor, "d"]]:
     """The eraser h - left @ (right @ (h - centre)), of rank r < n_classes; computed in float64.
 
     Args:

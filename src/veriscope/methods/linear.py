@@ -133,7 +133,7 @@ def expand_sites(subject: Subject, wanted: str | Sequence[str]) -> tuple[str, ..
     return tuple(found)
 
 
-def encode(sample: Sample) -> tuple[Int[Tensor, example], tuple[str, ...]]:
+def encode(sample: Sample) -> tuple[Int[Tensor, "example"], tuple[str, ...]]:
     """Labels as the indices of their classes, which are sorted as strings; at least two must occur."""
     labels = [str(label) for label in sample.labels]
     classes = tuple(sorted(set(labels)))
@@ -150,7 +150,13 @@ def read(method: Any, subject: Subject, sample: Sample, sites: Sequence[str]) ->
         raise OnePosition(type(method).__name__, method.position)
     at = subject.where(method.position, sample)
     run = subject.run(sample.texts, read=[Read(site, at) for site in sites])
-    return {site: run[site].flatten(1) for site in sites}
+    return {site: plain(run[site]) for site in sites}
+
+
+def plain(acts: Float[Tensor, "example *axes"]) -> Float[Tensor, "example d"]:
+    """Activations as fits take them: heads side by side, on the CPU, half precision widened to float32."""
+    wide = acts.flatten(1).cpu()
+    return wide.float() if wide.dtype in (torch.float16, torch.bfloat16) else wide
 
 
 def record_try(method: Any, subject: Subject, sample: Sample, site: str) -> None:
@@ -186,7 +192,7 @@ def origin_of(method: Any, subject: Subject, sample: Sample, site: str, looked_a
 
 
 def class_gaps(
-    acts: Float[Tensor, "example d"], codes: Int[Tensor, example], weight: Float[Tensor, "d k"], n_classes: int
+    acts: Float[Tensor, "example d"], codes: Int[Tensor, "example"], weight: Float[Tensor, "d k"], n_classes: int
 ) -> tuple[float, ...]:
     """How far each column's class lies from the other classes' mean along that column, in activation units."""
     means = torch.stack([acts[codes == c].mean(0) for c in range(n_classes)]).double()
@@ -205,7 +211,7 @@ def class_gaps(
 # ---- choosing ---------------------------------------------------------------------------------------------------
 
 
-def cluster_folds(clusters: Sequence[str], n: int = FOLDS, seed: int = 0) -> Int[Tensor, example]:
+def cluster_folds(clusters: Sequence[str], n: int = FOLDS, seed: int = 0) -> Int[Tensor, "example"]:
     """The fold of each example, whole clusters together and folds of about equal size; at most one fold a cluster.
 
     The order of clusters comes from a hash, so a cluster's fold does not depend on the order of the examples.
@@ -232,7 +238,7 @@ def held_out_scores(
     method: LinearMethod,
     acts: Float[Tensor, "example d"],
     codes: Int[Tensor, "task example"],
-    fold: Int[Tensor, example],
+    fold: Int[Tensor, "example"],
     *,
     n_classes: int,
     seed: int = 0,
@@ -255,7 +261,7 @@ def choose_site(
     method: LinearMethod,
     sample: Sample,
     acts: dict[str, Float[Tensor, "example d"]],
-    codes: Int[Tensor, example],
+    codes: Int[Tensor, "example"],
     n_classes: int,
 ) -> str:
     """The site whose scores on held-out clusters (5 folds) tell most bits; the first of those that tell the same."""

@@ -22,7 +22,7 @@ from veriscope.subjects import Subject
 NEWTON_STEPS = 50
 CONJUGATE_STEPS = 40
 HALVINGS = 25
-EXACT = 2e-6  # largest coefficient change (standardised features) that a further step would make, about
+EXACT = 5e-6  # largest coefficient change (standardised features) that a further step would make, about
 ROUGH = 1e-2  # the same where fits are only compared
 CHUNK = 6_000_000  # logits held at a time: bounds memory to some hundred MiB
 
@@ -96,10 +96,10 @@ class _Design:
     """Activations standardised over all rows, and the eigenvectors and eigenvalues of their second moments."""
 
     x: Float[Tensor, "example d"]
-    origin: Float[Tensor, d]
-    unit: Float[Tensor, d]
+    origin: Float[Tensor, "d"]
+    unit: Float[Tensor, "d"]
     basis: Float[Tensor, "d r"]
-    energy: Float[Tensor, r]
+    energy: Float[Tensor, "r"]
 
 
 @dataclass(frozen=True)
@@ -109,19 +109,19 @@ class _Point:
     coef: Float[Tensor, "task k d"]
     intercept: Float[Tensor, "task k"]
 
-    def take(self, which: Int[Tensor, some]) -> _Point:
+    def take(self, which: Int[Tensor, "some"]) -> _Point:
         return _Point(self.coef[which], self.intercept[which])
 
-    def put(self, which: Int[Tensor, some], there: _Point) -> None:
+    def put(self, which: Int[Tensor, "some"], there: _Point) -> None:
         self.coef[which], self.intercept[which] = there.coef, there.intercept
 
-    def plus(self, size: Float[Tensor, task], other: _Point) -> _Point:
+    def plus(self, size: Float[Tensor, "task"], other: _Point) -> _Point:
         return _Point(self.coef + size[:, None, None] * other.coef, self.intercept + size[:, None] * other.intercept)
 
-    def dot(self, other: _Point) -> Float[Tensor, task]:
+    def dot(self, other: _Point) -> Float[Tensor, "task"]:
         return (self.coef * other.coef).sum((1, 2)) + (self.intercept * other.intercept).sum(1)
 
-    def largest(self) -> Float[Tensor, task]:
+    def largest(self) -> Float[Tensor, "task"]:
         return torch.maximum(self.coef.abs().amax((1, 2)), self.intercept.abs().amax(1))
 
 
@@ -134,9 +134,9 @@ class _Tasks:
     rows: Float[Tensor, "task example"]
     mean: Float[Tensor, "task d"]
     scale: Float[Tensor, "task d"]
-    l2: Float[Tensor, task]
+    l2: Float[Tensor, "task"]
 
-    def take(self, which: Int[Tensor, some]) -> _Tasks:
+    def take(self, which: Int[Tensor, "some"]) -> _Tasks:
         return _Tasks(
             self.design, self.target[which], self.rows[which], self.mean[which], self.scale[which], self.l2[which]
         )
@@ -166,7 +166,7 @@ class _Tasks:
             return torch.nn.functional.softplus(logits[:, 0]) - self.target[:, 0] * logits[:, 0]
         return logits.logsumexp(1) - (self.target * logits).sum(1)
 
-    def loss(self, point: _Point, logits: Float[Tensor, "task k example"]) -> Float[Tensor, task]:
+    def loss(self, point: _Point, logits: Float[Tensor, "task k example"]) -> Float[Tensor, "task"]:
         data = (self.surprise(logits) * self.rows).sum(1, dtype=torch.float64)
         return data + 0.5 * self.l2 * point.coef.square().sum((1, 2), dtype=torch.float64)
 
@@ -197,10 +197,9 @@ def _design(acts: Float[Tensor, "example d"]) -> _Design:
     origin = acts.mean(0)
     x = acts - origin
     unit = x.square().mean(0).sqrt()
-    # a feature that varies by no more than rounding does not vary
-    flat = unit <= 1e-6 * acts.abs().amax(0)
-    unit = torch.where(flat, torch.ones_like(unit), unit)
-    x = torch.where(flat, torch.zeros_like(x), x / unit)
+    # a feature that varies by no more than rounding does not vary: infinitely wide units give it no part
+    unit = torch.where(unit <= 1e-6 * acts.abs().amax(0), torch.inf, unit)
+    x = x / unit
     n, d = x.shape
     if d <= n:
         energy, basis = torch.linalg.eigh(x.T @ x / n)
@@ -240,7 +239,7 @@ def _moments(
 # ---- the solver -------------------------------------------------------------------------------------------------
 
 
-def _fit(tasks: _Tasks, penalties: tuple[float, ...], fold: Int[Tensor, example]) -> Linear:
+def _fit(tasks: _Tasks, penalties: tuple[float, ...], fold: Int[Tensor, "example"]) -> Linear:
     """Choose each task's penalty, fit it on all its rows, and put the answer in units of raw activations."""
     if len(penalties) == 1:
         tasks, start = dataclasses.replace(tasks, l2=tasks.l2 * penalties[0]), tasks.zero()
@@ -255,7 +254,7 @@ def _fit(tasks: _Tasks, penalties: tuple[float, ...], fold: Int[Tensor, example]
     return Linear(weight.transpose(1, 2).contiguous(), intercept - weight @ tasks.design.origin)
 
 
-def _tuned(tasks: _Tasks, penalties: tuple[float, ...], fold: Int[Tensor, example]) -> tuple[_Tasks, _Point]:
+def _tuned(tasks: _Tasks, penalties: tuple[float, ...], fold: Int[Tensor, "example"]) -> tuple[_Tasks, _Point]:
     """Set each task's penalty to the best in cross-validation; return also where its final fit should start."""
     count, folds = len(tasks.l2), int(fold.max()) + 1
     held_out = torch.stack([fold == f for f in range(folds)])
@@ -284,23 +283,25 @@ def _newton(everyone: _Tasks, start: _Point, tolerance: float) -> _Point:
     answer = _Point(start.coef.clone(), start.intercept.clone())
     live = torch.arange(len(everyone.l2))
     tasks, point = everyone, start
-    logits = tasks.logits(point)
+    logits, before = tasks.logits(point), torch.full_like(everyone.l2, torch.inf)
     for _ in range(NEWTON_STEPS):
         p = tasks.probability(logits)
         gradient = tasks.pull((p - tasks.target) * tasks.rows[:, None])
         gradient = _Point(gradient.coef + tasks.l2[:, None, None] * point.coef, gradient.intercept)
         mass = torch.einsum("tke,te->tk", p * (1 - p), tasks.rows).clamp_min(1e-3)
         size = tasks.precondition(mass, gradient).largest()
-        going = (size > tolerance).nonzero()[:, 0]
+        stalled = (size < 100 * tolerance) & (size > before / 2)  # rounding is all that is left to gain
+        going = ((size > tolerance) & ~stalled).nonzero()[:, 0]
         if len(going) < len(live):
             answer.put(live, point)
             if not len(going):
                 break
             live, tasks, point = live[going], tasks.take(going), point.take(going)
             logits, p, mass, gradient, size = logits[going], p[going], mass[going], gradient.take(going), size[going]
+        before = size
         step, moved = _conjugate(tasks, p, mass, gradient, size.clamp(0.01, 0.2))
         point, logits, stuck = _backtrack(tasks, point, logits, step, moved, gradient)
-        if bool(stuck.all()):  # rounding is all that is left to gain
+        if bool(stuck.all()):
             break
     answer.put(live, point)
     return answer
@@ -311,7 +312,7 @@ def _conjugate(
     p: Float[Tensor, "task k example"],
     mass: Float[Tensor, "task k"],
     gradient: _Point,
-    precision: Float[Tensor, task],
+    precision: Float[Tensor, "task"],
 ) -> tuple[_Point, Float[Tensor, "task k example"]]:
     """Solve Hessian @ step = gradient to a relative `precision`; returns the step and how it moves the logits."""
     step, moved = tasks.zero(), torch.zeros_like(p)
@@ -344,7 +345,7 @@ def _backtrack(
     step: _Point,
     moved: Float[Tensor, "task k example"],
     gradient: _Point,
-) -> tuple[_Point, Float[Tensor, "task k example"], Bool[Tensor, task]]:
+) -> tuple[_Point, Float[Tensor, "task k example"], Bool[Tensor, "task"]]:
     """Go against the step, halved until the loss falls; a task that cannot improve stays and is reported stuck."""
     here = tasks.loss(point, logits)
     promised = gradient.dot(step).double()

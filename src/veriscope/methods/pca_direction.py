@@ -53,7 +53,7 @@ class PCADirection:
         """Fit on dev examples; see `fit_reading`."""
         return fit_reading(self, subject, sample)
 
-    def _direction(self, acts: Float[Tensor, "example d"]) -> Float[Tensor, d]:
+    def _direction(self, acts: Float[Tensor, "example d"]) -> Float[Tensor, "d"]:
         n, d = acts.shape
         if self.component >= min(n - 1, d):
             raise BadSetting(

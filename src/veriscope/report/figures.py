@@ -13,7 +13,7 @@ from typing import Literal
 
 from veriscope.errors import NotRun
 from veriscope.report.markup import Html, el, given
-from veriscope.report.text import amount, number
+from veriscope.report.text import amount, decimals_for, number
 from veriscope.trials.evidence import Estimate, GateResult, Spread, Verdict
 
 Kind = Literal["claim", "control", "rival"]
@@ -181,7 +181,10 @@ def _forest_row(mark: Mark, axis: Axis, block: Block) -> Html:
             f"{mark.name}: {amount(mark.estimate, block.unit)}",
             [*_rules(axis, block.bar), _interval(axis, mark.estimate, mark.kind)],
         )
-        cells = [el("td", picture, class_="plot"), el("td", amount(mark.estimate), class_="num")]
+        cells = [
+            el("td", picture, class_="plot"),
+            el("td", amount(mark.estimate, beside=block.marks[0].estimate), class_="num"),
+        ]
     return el("tr", el("th", label, scope="row"), cells, class_=css)
 
 
@@ -253,6 +256,7 @@ def distribution(verdict: Verdict, gate: GateResult) -> Html | None:
         return None
     s, (rival, control) = gate.spread, beside
     axis = Axis.over([*s.quantiles, s.worst_value, control.low, control.high])
+    d = decimals_for(s.quantiles[5] - s.quantiles[1])
     wrong = f"{number(100 * s.wrong_sign, 0)}% of inputs go the other way"
     listed = ", ".join(f"{q}%: {number(v)}" for q, v in zip(QUANTILES, s.quantiles, strict=True))
     box = plot(
@@ -269,8 +273,8 @@ def distribution(verdict: Verdict, gate: GateResult) -> Html | None:
         [*_rules(axis, None), _interval(axis, control, "control")],
     )
     rows = [
-        _spread_row("claim", "each input", wrong, box, f"median {number(s.quantiles[3])}"),
-        _spread_row("worst", "worst cluster", given(s.worst_cluster), worst, number(s.worst_value)),
+        _spread_row("claim", "each input", wrong, box, f"median {number(s.quantiles[3], d)}"),
+        _spread_row("worst", "worst cluster", given(s.worst_cluster), worst, number(s.worst_value, d)),
         _spread_row("control strongest", rival, "strongest control, mean", level, amount(control)),
     ]
     head = el(

@@ -4,7 +4,8 @@ The page is told everything by the ledger and computes nothing new. It shows eve
 is no way to leave one out by how it ended. Bodies of rows, every field optional unless marked:
 
     study    name*, purpose {question, problem_class, cheaper, harm, stop}, subject {name, hash, toy, n_parameters,
-             described}, examples {name: {hash, n, ...}}, text (of the study file), rerun (commands), versions
+             described}, examples {name: {hash, n, ...}}, text (of the study file), rerun (the
+             command, where it was not `veriscope try`), versions
     card     hash*, card {statement, scope and all its other fields}
     verdict  verdict* (`to_plain(Verdict)`), study (its name), asks {gate: what it asks}
     look     examples, pool, by (card), n, again
@@ -16,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -23,7 +25,7 @@ from itertools import count, repeat
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from veriscope.errors import UserError
+from veriscope.errors import NotRun, UserError
 from veriscope.report import figures
 from veriscope.report.markup import Html, el, given
 from veriscope.report.text import LEVELS, PLAIN, amount, asked, clean, headline, named, number
@@ -88,6 +90,7 @@ class Record:
 
     rows: tuple[Row, ...]
     head: str
+    file: str  # the ledger's file name
     name: str
     study: Mapping[str, Any]
     claims: tuple[Tried, ...]
@@ -146,7 +149,9 @@ def gather(ledger: Any, study: str | None = None) -> Record:
         raise NothingToReport(study, sorted({str(s.get("name")) for s in studies}))
     cards = {t.verdict.card for t in claims}
     looks = tuple(r for r in mine if r.kind == "look" and (study is None or r.body.get("by") in cards))
-    return Record(rows, head, str(chosen.get("name") or study or ""), chosen, claims, looks, failures)
+    path = str(getattr(ledger, "path", ""))
+    file = Path(path).name if path and path != ":memory:" else "LEDGER"
+    return Record(rows, head, file, str(chosen.get("name") or study or ""), chosen, claims, looks, failures)
 
 
 def _claims(rows: Sequence[Row]) -> tuple[Tried, ...]:
@@ -328,12 +333,14 @@ def _gate_row(gate: GateResult, asks: str) -> Html:
     over = el("span", "over ", given(gate.strongest), class_="under") if excess else None
     role = el("span", ROLE[gate.role], class_="under") if gate.role in ROLE else None
     name = [el("span", f"{gate.gate} ", given(gate.title)), role]
-    note = el("span", given(gate.note), class_="under" if asks else None) if gate.note else None
+    repeated = isinstance(gate.estimate, NotRun) and gate.note == gate.estimate.reason
+    note = el("span", given(gate.note), class_="under" if asks else None) if gate.note and not repeated else None
     said = [given(asks) if asks else None, note]
     measured = [_kept(amount(gate.estimate, gate.unit)), over, figures.gauge(gate)]
+    outcome_word = "not run" if gate.outcome == "printed" and isinstance(gate.estimate, NotRun) else gate.outcome
     more = f"about {gate.items_needed:,} more items would decide it" if gate.items_needed else ""
     outcome = [
-        el("span", _gate_icon(gate.outcome), gate.outcome, class_="word"),
+        el("span", _gate_icon(gate.outcome), outcome_word, class_="word"),
         el("span", more, class_="under") if more else None,
     ]
     cells = (
@@ -388,18 +395,23 @@ def _value(value: Any) -> Html:
 
 
 def _rerun(record: Record, tried: Tried) -> Html:
-    told = record.study.get("rerun") or tried.row.body.get("rerun") or tried.card.get("rerun")
-    commands = "\n".join(told) if isinstance(told, list | tuple) else str(told) if told else ""
-    check = f"veriscope ledger verify --head {record.head}"
+    v = tried.verdict
+    commands = [f"veriscope ledger verify {shlex.quote(record.file)} --head {record.head}"]
+    if record.study.get("rerun"):
+        commands.insert(0, str(record.study["rerun"]))
+        how = ""
+    elif record.study.get("text"):
+        commands.insert(0, f"veriscope try {shlex.quote(f'{record.name}.yaml')} --seed {v.seed}")
+        how = "The study file is printed whole under 'The study file' below."
+    else:
+        how = "This trial was called from Python, not from a study file; the card above holds all its settings."
     earlier = ", ".join(f"row {r.seq} ({r.body['verdict'].get('word')})" for r in tried.earlier)
     before = f" Earlier verdicts on this card: {earlier}." if earlier else ""
-    v = tried.verdict
     return el(
         "div",
         el("h3", "To run it again"),
-        el("pre", given(f"{commands}\n{check}".strip())),
-        None if commands else el("p", "The rows name no study file; the card above holds all settings.", class_="soft"),
-        el("p", f"Verdict at row {tried.row.seq}, seed {v.seed}, {number(v.seconds)} s.{before}", class_="soft"),
+        el("pre", given("\n".join(commands))),
+        el("p", f"{how} Verdict at row {tried.row.seq}, seed {v.seed}, {number(v.seconds)} s.{before}", class_="soft"),
         class_="rerun",
     )
 

@@ -59,21 +59,21 @@ def number(value: float, decimals: int | None = None) -> str:
     return ("−" if negative else "") + text.lstrip("-")
 
 
-def decimals_for(estimate: Estimate) -> int:
-    """Digits worth printing: the width of the interval in one to two significant ones."""
-    width = estimate.high - estimate.low
+def decimals_for(width: float) -> int:
+    """Digits worth printing where numbers spread over a width: the width itself in one to two significant ones."""
     if not (0 < width < math.inf):
         return 2
-    return min(5, max(0, math.ceil(0.5 - math.log10(width))))
+    return min(4, max(0, math.ceil(0.5 - math.log10(width))))
 
 
-def amount(estimate: Estimate | NotRun, unit: str = "") -> str:
-    """`0.41 [0.36, 0.46] bits`, or why there is none."""
+def amount(estimate: Estimate | NotRun, unit: str = "", beside: Estimate | NotRun | None = None) -> str:
+    """`0.41 [0.36, 0.46] bits`, or why there is none; as exact as what it stands `beside`, if that is named."""
     if isinstance(estimate, NotRun):
         return f"not run: {estimate.reason}"
     if estimate.low == estimate.value == estimate.high:
         return f"{number(estimate.value)} {unit}".rstrip()  # counted once, so without an interval
-    d = decimals_for(estimate)
+    like = beside if isinstance(beside, Estimate) and beside.high > beside.low else estimate
+    d = decimals_for(like.high - like.low)
     bounds = f"[{number(estimate.low, d)}, {number(estimate.high, d)}]"
     return f"{number(estimate.value, d)} {bounds} {unit}".rstrip()
 
@@ -105,7 +105,7 @@ def named(verdict: Verdict, name: str) -> str:
     if not name:
         return "none recorded"
     estimate = control_named(verdict, name)
-    return name if estimate is None else f"{name}: {amount(estimate)}"
+    return name if estimate is None else f"{name}: {amount(estimate, beside=verdict.effect)}"
 
 
 def headline(verdicts: Sequence[Verdict], *, toy: bool) -> str:

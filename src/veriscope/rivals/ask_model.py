@@ -144,9 +144,18 @@ class AskPredictor:
     spent: Budget
 
     def probabilities(self, sample: Sample) -> Float[Tensor, "example class"]:
-        """Calibrated probability of each label as the model's answer."""
-        scores = _columns(label_scores(self.subject, self.prompt.of(self.subject, sample), self.classes))
-        return self.calibration.log2_probs(scores[None])[0].exp2().float()
+        """Calibrated probability of each label as the model's answer.
+
+        Where text and cue are too long for the context it is how often the label occurred.
+        """
+        prompts = self.prompt.of(self.subject, sample)
+        fits = torch.tensor([readable(self.subject, p) for p in prompts])
+        shares = self.calibration.prior.float().repeat(len(prompts), 1)
+        if bool(fits.any()):
+            asked = [p for p, fit in zip(prompts, fits.tolist(), strict=True) if fit]
+            scores = _columns(label_scores(self.subject, asked, self.classes))
+            shares[fits] = self.calibration.log2_probs(scores[None])[0].exp2().float()
+        return shares
 
 
 def label_scores(subject: Subject, prompts: Sequence[str], classes: Sequence[str]) -> Float[Tensor, "example class"]:

@@ -71,12 +71,12 @@ class SteeringRule(Protocol):
     def spent(self) -> Budget: ...
 
     def propensity(
-        self, subject: Subject, sample: Sample, target_ids: Int[Tensor, example], foil_ids: Int[Tensor, example]
-    ) -> Float[Tensor, example]:
+        self, subject: Subject, sample: Sample, target_ids: Int[Tensor, "example"], foil_ids: Int[Tensor, "example"]
+    ) -> Float[Tensor, "example"]:
         """Logit of the target less logit of the foil at the last token, under the rival."""
         ...
 
-    def neutral_cost(self, subject: Subject, texts: Sequence[str]) -> Float[Tensor, text]:
+    def neutral_cost(self, subject: Subject, texts: Sequence[str]) -> Float[Tensor, "text"]:
         """Mean next-token cross-entropy of each neutral text under the rival, in nats a token."""
         ...
 
@@ -90,8 +90,8 @@ class SteeringTask:
     """
 
     sample: Sample
-    target_ids: Int[Tensor, example]
-    foil_ids: Int[Tensor, example]
+    target_ids: Int[Tensor, "example"]
+    foil_ids: Int[Tensor, "example"]
     neutral: tuple[str, ...]
     max_cost: float = 0.02
 
@@ -114,7 +114,7 @@ class FeatureProbe:
 
     classes: tuple[str, ...]
     weight: Float[Tensor, "feature k"]
-    bias: Float[Tensor, k]
+    bias: Float[Tensor, "k"]
     spent: Budget
 
     def of(self, features: Float[Tensor, "example feature"]) -> Float[Tensor, "example class"]:
@@ -145,23 +145,23 @@ LOGITS_AT_ONCE = 40_000_000  # numbers: 160 MB in float32
 
 
 def propensity(
-    subject: Subject, texts: Sequence[str], target_ids: Int[Tensor, example], foil_ids: Int[Tensor, example]
-) -> Float[Tensor, example]:
+    subject: Subject, texts: Sequence[str], target_ids: Int[Tensor, "example"], foil_ids: Int[Tensor, "example"]
+) -> Float[Tensor, "example"]:
     """Logit of the target less logit of the foil at the last token of each text."""
     logits = subject.run(list(texts), logits="last").logits
     assert logits is not None
     rows = torch.arange(len(logits), device=logits.device)
-    return (logits[rows, target_ids.to(logits.device)] - logits[rows, foil_ids.to(logits.device)]).float()
+    return (logits[rows, target_ids.to(logits.device)] - logits[rows, foil_ids.to(logits.device)]).float().cpu()
 
 
-def text_costs(subject: Subject, texts: Sequence[str], tails: Sequence[int] | None = None) -> Float[Tensor, text]:
+def text_costs(subject: Subject, texts: Sequence[str], tails: Sequence[int] | None = None) -> Float[Tensor, "text"]:
     """Mean next-token cross-entropy of each text in nats a token, over its last `tails` tokens or all but the first."""
     followed = subject.tokens(list(texts))
     costs = []
     for ids, logp in zip(followed, token_log_probs(subject, texts, tails), strict=True):
         after = torch.tensor(ids[len(ids) - len(logp) :], device=logp.device)
         costs.append(-logp.gather(1, after[:, None]).mean())
-    return torch.stack(costs)
+    return torch.stack(costs).cpu()
 
 
 def token_log_probs(

@@ -17,14 +17,15 @@ from veriscope.subjects import Subject
 
 
 def random_changes(change: Change, n: int, *, seed: int = 0) -> tuple[Change, ...]:
-    """Changes like this one in Gaussian directions: a vector of the same length added, a space of the same rank erased."""
+    """Changes like this one in Gaussian directions: a vector of the same length, or a space of the same rank erased."""
     source = torch.Generator().manual_seed(seed)
     if change.vector is not None:
-        drawn = torch.randn(n, len(change.vector), generator=source, dtype=torch.float64)
+        # one by one, so that asking for more leaves the first ones as they were
+        drawn = torch.stack([torch.randn(len(change.vector), generator=source, dtype=torch.float64) for _ in range(n)])
         drawn = drawn / drawn.norm(dim=1, keepdim=True) * change.vector.double().norm()
         return tuple(dataclasses.replace(change, vector=v.to(change.vector)) for v in drawn)
     assert change.left is not None
-    bases = torch.randn(n, *change.left.shape, generator=source, dtype=torch.float64)
+    bases = torch.stack([torch.randn(change.left.shape, generator=source, dtype=torch.float64) for _ in range(n)])
     bases = torch.linalg.qr(bases).Q.to(change.left)
     return tuple(dataclasses.replace(change, left=b, right=b.T.contiguous()) for b in bases)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from veriscope.errors import NotRun
 from veriscope.examples import Sample
+from veriscope.methods.linear import plain
 from veriscope.rivals.common import Budget, FeatureProbe, fit_features
 from veriscope.subjects import Subject
 
@@ -57,7 +58,10 @@ class EmbeddingPredictor:
 
 def _features(subject: Subject, sample: Sample, position: str | int) -> Float[Tensor, "example feature"] | NotRun:
     features = subject.embedding(sample.texts)
-    if isinstance(features, NotRun) or position == "last" or "embed" not in subject.sites:
+    if isinstance(features, NotRun):
         return features
-    there = subject.acts(sample.texts, "embed", subject.where(position, sample))
+    features = plain(features)
+    if position == "last" or "embed" not in subject.sites:
+        return features
+    there = plain(subject.acts(sample.texts, "embed", subject.where(position, sample)))
     return torch.cat([features, there], 1)

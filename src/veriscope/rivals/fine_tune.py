@@ -106,12 +106,12 @@ class TunedRule:
     spent: Budget
 
     def propensity(
-        self, subject: Subject, sample: Sample, target_ids: Int[Tensor, example], foil_ids: Int[Tensor, example]
-    ) -> Float[Tensor, example]:
+        self, subject: Subject, sample: Sample, target_ids: Int[Tensor, "example"], foil_ids: Int[Tensor, "example"]
+    ) -> Float[Tensor, "example"]:
         """Logit of the target less logit of the foil in the trained copy."""
         return propensity(self.tuned, sample.texts, target_ids, foil_ids)
 
-    def neutral_cost(self, subject: Subject, texts: Sequence[str]) -> Float[Tensor, text]:
+    def neutral_cost(self, subject: Subject, texts: Sequence[str]) -> Float[Tensor, "text"]:
         """Mean next-token cross-entropy of each text in the trained copy, in nats a token."""
         return text_costs(self.tuned, texts)
 

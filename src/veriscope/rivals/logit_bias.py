@@ -65,18 +65,18 @@ class BiasRule:
     spent: Budget
 
     def propensity(
-        self, subject: Subject, sample: Sample, target_ids: Int[Tensor, example], foil_ids: Int[Tensor, example]
-    ) -> Float[Tensor, example]:
+        self, subject: Subject, sample: Sample, target_ids: Int[Tensor, "example"], foil_ids: Int[Tensor, "example"]
+    ) -> Float[Tensor, "example"]:
         """Logit of the target less logit of the foil, plus the bias."""
         return propensity(subject, sample.texts, target_ids, foil_ids) + self.bias
 
-    def neutral_cost(self, subject: Subject, texts: Sequence[str]) -> Float[Tensor, text]:
+    def neutral_cost(self, subject: Subject, texts: Sequence[str]) -> Float[Tensor, "text"]:
         """Mean next-token cross-entropy of each text with the bias on, in nats a token."""
         costs = []
         for logp, after in _neutral(subject, texts):
             plain = -logp.gather(1, after[:, None]).mean()
             costs.append(plain + _Chances.of(logp, after, self.targets).extra(self.bias))
-        return torch.stack(costs)
+        return torch.stack(costs).cpu()
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,11 @@ class _Chances:
 
     p: Float[Tensor, "token target"]
     came: Float[Tensor, "token target"]
-    share: Float[Tensor, target]
+    share: Float[Tensor, "target"]
 
     @staticmethod
     def of(
-        logp: Float[Tensor, "token vocab"], after: Int[Tensor, token], targets: Sequence[tuple[int, float]]
+        logp: Float[Tensor, "token vocab"], after: Int[Tensor, "token"], targets: Sequence[tuple[int, float]]
     ) -> _Chances:
         ids = torch.tensor([i for i, _ in targets], device=logp.device)
         share = torch.tensor([s for _, s in targets], device=logp.device, dtype=torch.float64)
@@ -101,7 +101,7 @@ class _Chances:
         return (added.mean(0) * self.share).sum().float()
 
 
-def _neutral(subject: Subject, texts: Sequence[str]) -> list[tuple[Float[Tensor, "_ _"], Int[Tensor, _]]]:
+def _neutral(subject: Subject, texts: Sequence[str]) -> list[tuple[Float[Tensor, "_ _"], Int[Tensor, "_"]]]:
     """Log-probabilities at each token but the first of each text, with the tokens that came."""
     rows = zip(token_log_probs(subject, texts), subject.tokens(list(texts)), strict=True)
     return [(logp, torch.tensor(ids[1:], device=logp.device)) for logp, ids in rows]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ class BagOfNgrams:
     if there are as many clusters). Words are what white space separates, case kept: a model sees case and punctuation.
     """
 
-    unit: Literal["word", "char"] = "word"
+    unit: str = "word"
     longest: int = 3
     strengths: tuple[float, ...] = (0.3, 3.0, 30.0, 300.0)
     folds: int = 3

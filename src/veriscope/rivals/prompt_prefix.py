@@ -55,12 +55,10 @@ class PromptPrefix:
         neutral = task.neutral
         nothing = PrefixRule("", "", (), "", Budget())
         limit = float(nothing.neutral_cost(subject, neutral).mean()) + task.max_cost
-        best = nothing
-        if max(moved) > float(nothing.propensity(subject, dev, target, foil).mean()):
-            for place in sorted(range(len(candidates)), key=lambda i: -moved[i]):
-                if float(candidates[place].neutral_cost(subject, neutral).mean()) <= limit:
-                    best = candidates[place]
-                    break
+        unmoved = float(nothing.propensity(subject, dev, target, foil).mean())
+        ranked = sorted((i for i in range(len(moved)) if moved[i] > unmoved), key=lambda i: -moved[i])
+        affordable = (c for i in ranked if float((c := candidates[i]).neutral_cost(subject, neutral).mean()) <= limit)
+        best = next(affordable, nothing)
         spent = Budget(len(dev), subject.passes - before, len(candidates))
         return PrefixRule(best.template, best.between, best.solved, best.usual, spent)
 
@@ -100,8 +98,8 @@ class PrefixRule:
         return told + (self.template.format(target=word) + self.between if self.template else "")
 
     def propensity(
-        self, subject: Subject, sample: Sample, target_ids: Int[Tensor, example], foil_ids: Int[Tensor, example]
-    ) -> Float[Tensor, example]:
+        self, subject: Subject, sample: Sample, target_ids: Int[Tensor, "example"], foil_ids: Int[Tensor, "example"]
+    ) -> Float[Tensor, "example"]:
         """Logit of the target less logit of the foil behind prefix and prompt.
 
         A prompt whose prefix would not fit the context, or cannot be spelled, goes without.
@@ -112,7 +110,7 @@ class PrefixRule:
         ]
         return propensity(subject, texts, target_ids, foil_ids)
 
-    def neutral_cost(self, subject: Subject, texts: Sequence[str]) -> Float[Tensor, text]:
+    def neutral_cost(self, subject: Subject, texts: Sequence[str]) -> Float[Tensor, "text"]:
         """Mean next-token cross-entropy of each text's own tokens, in nats, with the prefix before it."""
         tails = [len(ids) - 1 for ids in subject.tokens(list(texts))]
         return text_costs(subject, [self._before(subject, text, self.usual) for text in texts], tails)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from veriscope.subjects.edits import Add, Edit, Erase, Mean, Onto, Resample, SetTo, Swap, Zero
 from veriscope.subjects.known import loaded
-from veriscope.subjects.load import load, zoo_names
+from veriscope.subjects.loading import load, zoo_names
 from veriscope.subjects.reader import CharReader, Reader, WordReader
 from veriscope.subjects.run import Run
 from veriscope.subjects.sites import At, Read, Site, Span

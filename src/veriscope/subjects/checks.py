@@ -19,8 +19,8 @@ from veriscope.subjects.transformer import Transformer, first_tensor
 
 _RAGGED = (6, 4)
 
-Finding = tuple[tuple[str, ...], str, float]
-"""Sites that an identity vouches for, the identity in words, and by how much it is missed."""
+Identity = tuple[tuple[str, ...], str, Tensor, Tensor]
+"""Sites that an identity vouches for, what its failure is called, and its two sides (example, position, ...)."""
 
 
 def check(engine: Transformer) -> None:
@@ -29,19 +29,28 @@ def check(engine: Transformer) -> None:
     runs = _read_what_can_be_read(engine, todo)
     if not runs:
         return
+    real = torch.arange(todo.longest, device=todo.lengths.device) < todo.lengths[:, None]
     worst = _tolerance(engine)
     for number in range(len(engine.blocks)):
-        for sites, words, miss in _block(engine, runs, number):
-            _refuse(engine, tuple(f"blocks.{number}.{site}" for site in sites), words, miss, worst)
-    for sites, words, miss in _end(engine, runs, todo):
-        _refuse(engine, sites, words, miss, worst)
-    if "logits" in engine.sites and "logits" in runs:
-        own = _own_logits(engine, todo)
-        miss = _miss(runs["logits"], own)
-        engine.head_is_true = miss <= worst
-        if not engine.head_is_true:
-            words = "the unembedding of the final norm is not the model's logits"
-            _refuse(engine, ("final_norm",), words, miss, worst)
+        for sites, words, one, other in _block(engine, runs, number):
+            _refuse(engine, tuple(f"blocks.{number}.{site}" for site in sites), words, _miss(one, other, real), worst)
+    if "logits" in runs:
+        _check_end(engine, runs, todo, real, worst)
+
+
+def _check_end(engine: Transformer, runs: dict[str, Tensor], todo: Plan, real: Tensor, worst: float) -> None:
+    """The unembedding, against the final norm and against the model's own forward pass."""
+    unembed = find(engine.head, engine.family.unembed) if engine.head is not None else None
+    if "final_norm" in runs and unembed is not None:
+        with torch.no_grad():
+            out = engine.cap(unembed(runs["final_norm"]))
+        words = "the unembedding of the final norm is not the logits"
+        _refuse(engine, ("final_norm",), words, _miss(out, runs["logits"], real), worst)
+    miss = _miss(runs["logits"], _own_logits(engine, todo), real)
+    engine.head_is_true = miss <= worst
+    if not engine.head_is_true:
+        words = "the unembedding of the final norm is not what the model itself returns as logits"
+        _refuse(engine, ("final_norm",), words, miss, worst)
 
 
 def _tolerance(engine: Transformer) -> float:
@@ -83,7 +92,7 @@ def _read(engine: Transformer, todo: Plan, names: list[str]) -> dict[str, Tensor
     return {read.site: tensor for read, tensor in run.reads}
 
 
-def _block(engine: Transformer, runs: dict[str, Tensor], number: int) -> Iterator[Finding]:
+def _block(engine: Transformer, runs: dict[str, Tensor], number: int) -> Iterator[Identity]:
     """The identities of one block; one whose sites could not be read is passed over."""
     block, family = engine.blocks[number], engine.family
     got = {name.removeprefix(f"blocks.{number}."): tensor for name, tensor in runs.items()}
@@ -91,44 +100,33 @@ def _block(engine: Transformer, runs: dict[str, Tensor], number: int) -> Iterato
     mid = got.get("resid_mid")
     if pre is not None and post is not None and attn is not None and mlp is not None:
         if family.mid is None:
-            yield ("attn_out", "mlp_out"), "pre + attention + MLP is not post", _miss(pre + attn + mlp, post)
+            yield ("attn_out", "mlp_out"), "pre + attention + MLP is not post", pre + attn + mlp, post
         elif mid is not None:
             norms = family.post_norms or ("", "")
-            yield ("attn_out", "resid_mid"), "pre + attention is not mid", _miss(_call(block, norms[0], pre + attn), mid)
-            yield ("mlp_out",), "mid + MLP is not post", _miss(_call(block, norms[1], mid + mlp), post)
+            yield ("attn_out", "resid_mid"), "pre + attention is not mid", _call(block, norms[0], pre + attn), mid
+            yield ("mlp_out",), "mid + MLP is not post", _call(block, norms[1], mid + mlp), post
     yield from _heads(engine, block, got)
     if "mlp.act" in got and mlp is not None:
         down = _call(block, family.after_down or "", _call(block, family.down, got["mlp.act"]))
-        yield ("mlp.act",), "the down-projection of the MLP activations is not the MLP output", _miss(down, mlp)
+        yield ("mlp.act",), "the down-projection of the MLP activations is not the MLP output", down, mlp
     following = runs.get(f"blocks.{number + 1}.resid_pre")
     if post is not None and following is not None:
-        yield ("resid_post",), "post is not the next block's pre", _miss(post, following)
+        yield ("resid_post",), "post is not the next block's pre", post, following
 
 
-def _heads(engine: Transformer, block: nn.Module, got: dict[str, Tensor]) -> Iterator[Finding]:
+def _heads(engine: Transformer, block: nn.Module, got: dict[str, Tensor]) -> Iterator[Identity]:
     pattern, value, z = got.get("heads.pattern"), got.get("heads.v"), got.get("heads.z")
     if pattern is None or value is None or z is None:
         return
     everything = ("heads.q", "heads.k", "heads.v", "heads.pattern", "heads.z")
     mixed = (pattern @ repeat_heads(value.transpose(1, 2), pattern.shape[1])).transpose(1, 2)
-    real = z.abs().sum((2, 3)) > 0
-    yield everything, "pattern x value is not z", _miss(mixed[real], z[real])
-    yield everything, "the pattern's rows do not sum to 1", _miss(pattern.sum(-1).transpose(1, 2)[real].mean(-1), None)
+    sums = pattern.sum(-1).transpose(1, 2)
+    yield everything, "pattern x value is not z", mixed, z
+    yield everything, "the pattern's rows do not sum to 1", sums, torch.ones_like(sums)
     attn = got.get("attn_out")
     if attn is not None:
-        out = _call(block, engine.family.project, z.flatten(2))
-        out = _call(block, engine.family.after_project or "", out)
-        yield ("heads.z",), "the output projection of z is not the attention output", _miss(out[real], attn[real])
-
-
-def _end(engine: Transformer, runs: dict[str, Tensor], todo: Plan) -> Iterator[Finding]:
-    norm, logits = runs.get("final_norm"), runs.get("logits")
-    unembed = find(engine.head, engine.family.unembed) if engine.head is not None else None
-    if norm is not None and logits is not None and unembed is not None:
-        with torch.no_grad():
-            out = engine.cap(unembed(norm))
-        mask = torch.arange(todo.longest, device=norm.device) < todo.lengths[:, None]
-        yield ("final_norm",), "the unembedding of the final norm is not the logits", _miss(out[mask], logits[mask])
+        out = _call(block, engine.family.after_project or "", _call(block, engine.family.project, z.flatten(2)))
+        yield ("heads.z",), "the output projection of z is not the attention output", out, attn
 
 
 def _own_logits(engine: Transformer, todo: Plan) -> Tensor:
@@ -150,13 +148,11 @@ def _call(module: nn.Module, path: str, x: Tensor) -> Tensor:
     return first_tensor(part(x)) if part is not None else x
 
 
-def _miss(one: Tensor, other: Tensor | None) -> float:
-    """Largest difference, in units of the larger of 1 and the largest number compared."""
-    other = torch.ones_like(one) if other is None else other
+def _miss(one: Tensor, other: Tensor, real: Tensor) -> float:
+    """Largest difference where tokens stand, in units of the larger of 1 and the largest number compared."""
     if one.shape != other.shape:
         return float("inf")
-    if not one.numel():
-        return 0.0
+    one, other = one[real].float(), other[real].float()
     miss = float((one - other).abs().max() / other.abs().max().clamp_min(1.0))
     return miss if miss == miss else float("inf")
 

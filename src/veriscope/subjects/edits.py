@@ -315,24 +315,24 @@ def _fit_plain(value: Tensor, edit: Edit, site: Site, shape: tuple[int | None, .
 
 
 def _fit_heads(value: Tensor, edit: Edit, site: Site, shape: tuple[int | None, ...], n: int) -> Tensor | None:
+    """Values with heads side by side or on an axis of their own, for the chosen heads or for all of them."""
     heads, width = shape
     assert heads is not None and site.units is not None
-    if width is not None:
-        if edit.units is not None and value.shape[-1] == site.units * width and site.units != heads:
-            value = value.unflatten(-1, (site.units, width))
-        elif value.shape[-1] == heads * width and heads > 1:
-            value = value.unflatten(-1, (heads, width))
-        if value.shape[-1] != width:
-            return None
-    if edit.units is not None and value.ndim > 1 and value.shape[-2] == site.units and site.units != heads:
-        value = value.index_select(-2, torch.tensor(edit.units, device=value.device))
-    if value.ndim == 1:
-        return value.view(1, 1, 1, -1)
-    if value.ndim == 2:
-        return _two_axes(value, edit, site, heads, n)
-    if value.shape[0] != n or value.shape[-2] != heads:
+    chosen = torch.tensor(edit.units, device=value.device) if edit.units is not None else None
+    side_by_side = width is not None and width < value.shape[-1] in (heads * width, site.units * width)
+    if side_by_side and width is not None:
+        value = value.unflatten(-1, (-1, width))
+    elif width is not None and value.shape[-1] != width:
         return None
-    return value.unsqueeze(1) if value.ndim == 3 else value if value.ndim == 4 else None
+    elif value.ndim == 1:
+        return value.view(1, 1, 1, -1)
+    elif value.ndim == 2 and (value.shape[0] == n or chosen is None or value.shape[0] != site.units):
+        return _two_axes(value, edit, site, heads, n)
+    if chosen is not None and value.shape[-2] == site.units:
+        value = value.index_select(-2, chosen)
+    if value.shape[-2] != heads or value.ndim > 4 or (value.ndim > 2 and value.shape[0] not in (1, n)):
+        return None
+    return value.view(1, 1, *value.shape) if value.ndim == 2 else value.unsqueeze(1) if value.ndim == 3 else value
 
 
 def _two_axes(value: Tensor, edit: Edit, site: Site, heads: int, n: int) -> Tensor | None:
@@ -370,8 +370,8 @@ def _fit_basis(settled: Settled, device: torch.device, dtype: torch.dtype) -> Se
             f"{_name(settled.edit)} at {settled.site.name} needs a basis and an origin of width "
             f"{' or '.join(str(width) for width in fits)}; got {tuple(left.shape)} and {tuple(origin.shape)}."
         )
-    moved = (part.to(device=device, dtype=dtype) for part in (left, right, origin))
-    return replace(settled, **dict(zip(("left", "right", "origin"), moved, strict=True)))
+    left, right, origin = (part.to(device=device, dtype=dtype) for part in (left, right, origin))
+    return replace(settled, left=left, right=right, origin=origin)
 
 
 def _to_width(values: Tensor, width: int) -> Tensor:
@@ -389,6 +389,5 @@ def _shapes_message(edit: Edit, site: Site, shape: tuple[int | None, ...], n: in
     chosen = f" with units={edit.units}" if edit.units is not None else ""
     _, each = _given(edit.how)
     wanted = {None: f"({tail}) or ({n}, {tail})", True: f"({n}, {tail})", False: f"({tail})"}[each]
-    return (
-        f"{_name(edit)} at {site.name}{chosen} takes values of shape {wanted} for {n} prompts; got {tuple(value.shape)}."
-    )
+    got = tuple(value.shape)
+    return f"{_name(edit)} at {site.name}{chosen} takes values of shape {wanted} for {n} prompts; got {got}."

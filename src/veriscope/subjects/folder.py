@@ -15,8 +15,15 @@ from typing import Any
 import torch
 import transformers
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
-from transformers import PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    PreTrainedModel,
+)
+from transformers.utils import logging
 
 from veriscope.errors import CannotLoad
 
@@ -60,7 +67,9 @@ def open_tokenizer(folder: Path) -> Any:
 def _config(folder: Path) -> Any:
     path = folder / "config.json"
     if not path.is_file():
-        raise CannotLoad(f"{folder} has no config.json, so its architecture is not known. Save it with save_pretrained.")
+        raise CannotLoad(
+            f"{folder} has no config.json, so its architecture is not known. Save it with save_pretrained."
+        )
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
@@ -88,7 +97,9 @@ def _weights(folder: Path) -> dict[str, torch.Tensor]:
             raise CannotLoad(f"{index} is not a valid index of shards ({error}). Fetch it again.") from error
         missing = [name for name in names if not (folder / name).is_file()]
         if missing:
-            raise CannotLoad(f"{folder} lacks {len(missing)} of {len(names)} shards: {', '.join(missing[:5])}. Fetch them.")
+            raise CannotLoad(
+                f"{folder} lacks {len(missing)} of {len(names)} shards: {', '.join(missing[:5])}. Fetch them."
+            )
         files = [folder / name for name in names]
     else:
         whole = folder / "model.safetensors"
@@ -123,12 +134,16 @@ def check_file(path: Path) -> None:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
         if 8 + length > size or length > 200_000_000:
-            raise CannotLoad(f"{path} is cut off or is no safetensors file: its header alone is not whole. Fetch it again.")
+            raise CannotLoad(
+                f"{path} is cut off or is no safetensors file: its header alone is not whole. Fetch it again."
+            )
         try:
             header = json.loads(file.read(length))
             end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise CannotLoad(f"{path} is no valid safetensors file: its header can't be read. Fetch it again.") from error
+            raise CannotLoad(
+                f"{path} is no valid safetensors file: its header can't be read. Fetch it again."
+            ) from error
     if 8 + length + end != size:
         raise CannotLoad(
             f"{path} is cut off: its header promises {8 + length + end:,} bytes, the file has {size:,}. Fetch it again."
@@ -136,9 +151,15 @@ def check_file(path: Path) -> None:
 
 
 def _build(config: Any, weights: dict[str, torch.Tensor], dtype: torch.dtype, folder: Path) -> PreTrainedModel:
-    model, info = _kind(config).from_pretrained(
-        None, config=config, state_dict=weights, dtype=dtype, output_loading_info=True, attn_implementation="sdpa"
-    )
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        model, info = _kind(config).from_pretrained(
+            None, config=config, state_dict=weights, dtype=dtype, output_loading_info=True
+        )
+    finally:
+        if bars:
+            logging.enable_progress_bar()
     missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)
     if missing:
         raise CannotLoad(
@@ -148,10 +169,10 @@ def _build(config: Any, weights: dict[str, torch.Tensor], dtype: torch.dtype, fo
     return model
 
 
-def _kind(config: Any) -> type[PreTrainedModel]:
+def _kind(config: Any) -> Any:
     """The class to build: with an unembedding where the weights were saved with one."""
     named = (getattr(config, "architectures", None) or ["ForCausalLM"])[0]
-    auto = AutoModel
+    auto: Any = AutoModel
     if named.endswith(("ForMaskedLM", "ForPreTraining")):
         auto = AutoModelForMaskedLM
     elif named.endswith(("ForCausalLM", "LMHeadModel")):

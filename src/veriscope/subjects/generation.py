@@ -65,14 +65,14 @@ def generate(
     return new, passes
 
 
-def choose(
-    logits: Float[Tensor, "row vocab"], temperature: float, drawn: Float[Tensor, "row"]
-) -> Int[Tensor, "row"]:
+def choose(logits: Float[Tensor, "row vocab"], temperature: float, drawn: Float[Tensor, "row"]) -> Int[Tensor, "row"]:
     """The most likely token, or (temperature > 0) one drawn by inverting the cumulative distribution."""
     if temperature == 0:
         return logits.argmax(-1)
     shares = torch.softmax(logits.double() / temperature, dim=-1).cumsum(-1)
-    return torch.searchsorted(shares, (drawn.double() * shares[:, -1])[:, None]).flatten().clamp_max(logits.shape[-1] - 1)
+    return (
+        torch.searchsorted(shares, (drawn.double() * shares[:, -1])[:, None]).flatten().clamp_max(logits.shape[-1] - 1)
+    )
 
 
 def _check(edits: Sequence[Edit], site: dict[str, Site]) -> None:

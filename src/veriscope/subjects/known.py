@@ -27,5 +27,7 @@ def loaded(subject_hash: str) -> Subject:
     """
     found = _OPEN.get(subject_hash)
     if found is None:
-        raise UserError(f"No open subject has the hash {subject_hash[:12]}. Load it, or pass it: trial(claim, subject=...)")
+        raise UserError(
+            f"No open subject has the hash {subject_hash[:12]}. Load it, or pass it: trial(claim, subject=...)"
+        )
     return found

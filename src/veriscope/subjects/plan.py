@@ -87,7 +87,9 @@ def plan(
     return Plan(batches, torch.tensor(lengths, dtype=torch.long, device=device), max(lengths, default=0))
 
 
-def _batch(tokens: Sequence[Sequence[int]], rows: list[int], fill: int, left: bool, device: torch.device | str) -> Batch:
+def _batch(
+    tokens: Sequence[Sequence[int]], rows: list[int], fill: int, left: bool, device: torch.device | str
+) -> Batch:
     longest = len(tokens[rows[-1]])
     pads = [[fill] * (longest - len(tokens[row])) for row in rows]
     table = [pad + list(tokens[row]) if left else list(tokens[row]) + pad for row, pad in zip(rows, pads, strict=True)]

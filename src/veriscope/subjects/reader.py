@@ -38,7 +38,7 @@ class WordReader:
         return _look_up(text.split(), self._ids, self.unknown, text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        return " ".join(self.vocab[number] for number in ids)
+        return " ".join(_spell(self.vocab, number) for number in ids)
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class CharReader:
         return _look_up(text, self._ids, self.unknown, text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        return "".join(self.chars[number] for number in ids)
+        return "".join(_spell(self.chars, number) for number in ids)
 
 
 def _look_up(parts: Sequence[str], ids: dict[str, int], unknown: str | None, text: str) -> list[int]:
@@ -71,6 +71,11 @@ def _look_up(parts: Sequence[str], ids: dict[str, int], unknown: str | None, tex
         missing = parts[found.index(None)]
         raise BadPrompt(f"'{missing}' in '{text[:60]}' is not in the vocabulary of {len(ids)} tokens.")
     return [number for number in found if number is not None]
+
+
+def _spell(vocab: Sequence[str], number: int) -> str:
+    """A model may have more logits than its tokenizer has words."""
+    return vocab[number] if number < len(vocab) else f"<{number}>"
 
 
 class Reader:

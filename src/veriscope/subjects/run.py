@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,6 +18,7 @@ from veriscope.subjects.sites import Places, Read, Site, settle
 from veriscope.subjects.taps import Keeper, Tap, Taps
 
 
+@runtime_checkable
 class Engine(Protocol):
     """What runs a model: `Transformer` for the known families, `PlainModule` for all others."""
 

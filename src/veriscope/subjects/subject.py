@@ -14,6 +14,7 @@ from torch import Tensor
 from veriscope.errors import BadAnswer, BadPrompt, BadRead, NotAvailable, NotRun, UnknownSite
 from veriscope.subjects import generation
 from veriscope.subjects.edits import Edit
+from veriscope.subjects.engines import engine_of
 from veriscope.subjects.hashing import hash_of
 from veriscope.subjects.known import remember
 from veriscope.subjects.modules import PlainModule, device_of
@@ -41,6 +42,7 @@ class Subject:
     def __init__(self, name: str, engine: Transformer | PlainModule, reader: Reader) -> None:
         self.name, self.reader, self.passes = name, reader, 0
         self._engine = engine
+        self._rows = engine.embedding.num_embeddings if engine.embedding is not None else None
         self._plans: OrderedDict[tuple[Any, ...], Plan] = OrderedDict()
 
     def __repr__(self) -> str:
@@ -127,6 +129,11 @@ class Subject:
             if not ids:
                 raise BadPrompt(f"Prompt {number} '{texts[number][:40]}' has no tokens.")
             self._fits(number, texts[number], len(ids))
+            if self._rows is not None and max(ids) >= self._rows:
+                raise BadPrompt(
+                    f"Prompt {number} '{texts[number][:40]}' has token {max(ids)} ({self.reader.token(max(ids))}), but "
+                    f"{self.name} embeds only {self._rows}: tokenizer and model do not belong together."
+                )
         return tokens
 
     def run(
@@ -136,7 +143,7 @@ class Subject:
         read: Sequence[Read | str] = (),
         edits: Sequence[Edit] = (),
         logits: str | None = None,
-        batch_tokens: int = 4096,
+        batch_tokens: int | None = None,
         grad: bool = False,
     ) -> Run:
         """Run prompts through the model.
@@ -147,7 +154,7 @@ class Subject:
                 last read is computed if no logits are asked for.
             edits: What to change. Several on one site apply in this order, and reads of that site come after them.
             logits: "last" token's, "all", or None.
-            batch_tokens: Most token slots in one batch.
+            batch_tokens: Most token slots in one batch; None takes what suits the device.
             grad: Keep the graph; it begins at the embedding.
 
         Raises:
@@ -158,8 +165,8 @@ class Subject:
         if logits not in (None, "last", "all"):
             raise BadRead(f"logits='{logits}': use 'last', 'all' or None.")
         reads = [Read(entry) if isinstance(entry, str) else entry for entry in read]
-        for named in (*reads, *edits):
-            self.site(named.site)
+        for name in (*(entry.site for entry in reads), *(edit.site for edit in edits)):
+            self.site(name)
         todo = self._plan(texts, batch_tokens)
         run, passed = execute(
             self._engine, todo, reads=reads, edits=edits, logits=logits, grad=grad, site=self._engine.sites
@@ -182,7 +189,7 @@ class Subject:
         edits: Sequence[Edit] = (),
         temperature: float = 0.0,
         seed: int = 0,
-        batch_tokens: int = 4096,
+        batch_tokens: int | None = None,
     ) -> list[str]:
         """The new text behind each prompt, without the prompt.
 
@@ -192,7 +199,7 @@ class Subject:
             edits: at="all" holds for the prompt and for new tokens, any other position for the prompt.
             temperature: 0 takes the most likely token.
             seed: Of the draws, if temperature > 0.
-            batch_tokens: Most prompt slots in one batch.
+            batch_tokens: Most prompt slots in one batch; None takes what suits the device.
         """
         new = self.generate_ids(
             texts,
@@ -212,7 +219,7 @@ class Subject:
         edits: Sequence[Edit] = (),
         temperature: float = 0.0,
         seed: int = 0,
-        batch_tokens: int = 4096,
+        batch_tokens: int | None = None,
     ) -> list[list[int]]:
         """Like `generate`, but the new token ids."""
         if not self.has_logits or not self.causal:
@@ -231,7 +238,7 @@ class Subject:
             temperature=temperature,
             seed=seed,
             stop=self._stop_ids(),
-            batch_tokens=batch_tokens,
+            batch_tokens=batch_tokens or self._batch_tokens,
             fill=self._engine.fill,
             site=self._engine.sites,
         )
@@ -305,7 +312,7 @@ class Subject:
         answer_ids: Int[Tensor, "example"],
         foil_ids: Int[Tensor, "example"],
         *,
-        batch_tokens: int = 4096,
+        batch_tokens: int | None = None,
     ) -> Float[Tensor, "example width"]:
         """d (logit of answer - logit of foil at the last token) / d (site at one position), heads side by side.
 
@@ -338,10 +345,9 @@ class Subject:
     def twin(self, kind: str, seed: int = 0) -> Subject:
         """The same architecture with nothing to find: "random" or "permuted" weights, see `twins.py`."""
         module = twin_of(self.module, kind, seed)
-        name = f"{self.name} ({kind} twin, seed {seed})"
-        from veriscope.subjects.load import open_module  # load builds subjects, so it stands above this file
-
-        return open_module(module, self.reader, name)
+        return Subject(
+            f"{self.name} ({kind} twin, seed {seed})", engine_of(module, self.reader.vocab_size), self.reader
+        )
 
     def _fits(self, number: int, text: str, length: int) -> None:
         if self.context is not None and length > self.context:
@@ -350,8 +356,14 @@ class Subject:
                 f"{self.context}. Shorten it."
             )
 
-    def _plan(self, texts: Sequence[str], batch_tokens: int) -> Plan:
+    @property
+    def _batch_tokens(self) -> int:
+        """On a CPU small batches stay in the cache and hold little padding; an accelerator wants to be filled."""
+        return 1024 if self.device.type == "cpu" else 16384
+
+    def _plan(self, texts: Sequence[str], batch_tokens: int | None) -> Plan:
         """The batches of a list of prompts; the last few lists are remembered, since trials run them many times."""
+        batch_tokens = batch_tokens or self._batch_tokens
         key = (tuple(texts), batch_tokens, self._engine.equal_lengths, self.device)
         if key in self._plans:
             self._plans.move_to_end(key)

@@ -49,7 +49,7 @@ class Keeper:
         if h.shape[1:] == self._whole.shape[1:]:
             self._whole[batch.rows] = h
         else:
-            self._whole[(batch.rows, *(slice(length) for length in h.shape[1:]))] = h
+            self._whole[batch.rows] = _grow(h, list(self._whole.shape[1:]))
 
     def _padded(self, h: Tensor, batch: Batch) -> Tensor:
         """Zeros where no token of the prompt stands, for keys of an attention pattern as well."""

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from veriscope.errors import UserError
 from veriscope.examples import Sample
-from veriscope.subjects import Edit, Read, SetTo, Subject
+from veriscope.subjects import Edit, Read, Run, SetTo, Subject
 from veriscope.trials.reading import as_array
 from veriscope.trials.statistics import Array
 
@@ -34,6 +34,11 @@ class Clean:
 
     acts: Float[Tensor, "pair d"]
     logits: Float[Tensor, "pair vocab"]
+
+    def at(self, rows: Sequence[int]) -> Clean:
+        """The same of some rows, in this order."""
+        index = torch.as_tensor(list(rows), dtype=torch.long)
+        return Clean(self.acts[index], self.logits[index])
 
 
 @dataclass(eq=False)
@@ -128,7 +133,7 @@ class Pairs:
     def set_to(self, values: Float[Tensor, "pair d"], reverse: bool = False) -> Float[Tensor, "pair vocab"]:
         """Logits after the last token, with these values at the site and position (in the source texts if reverse)."""
         texts, at = (self.sources.texts, self.source_at) if reverse else (self.rows.texts, self.at)
-        return self.subject.run(texts, edits=[Edit(self.site, SetTo(values), at=at)], logits="last").logits
+        return _last(self.subject.run(texts, edits=[Edit(self.site, SetTo(values), at=at)], logits="last"))
 
     def effect(self, basis: Float[Tensor, "d r"] | None) -> Float[Tensor, "pair"]:
         """Change of B in logits when the subspace is swapped."""
@@ -145,7 +150,7 @@ class Pairs:
             chunk = bases[start : start + step]
             values = torch.cat([self.swapped(basis) for basis in chunk])
             edit = Edit(self.site, SetTo(values), at=_repeat(self.at, len(chunk)))
-            logits = self.subject.run(list(self.rows.texts) * len(chunk), edits=[edit], logits="last").logits
+            logits = _last(self.subject.run(list(self.rows.texts) * len(chunk), edits=[edit], logits="last"))
             out.append(logits[:, columns].unflatten(0, (len(chunk), len(self))))
         return torch.cat(out)
 
@@ -153,7 +158,7 @@ class Pairs:
         """dB/d(site) with these values set at the site and position."""
         point = values.detach().clone().requires_grad_()
         edit = Edit(self.site, SetTo(point), at=self.at)
-        logits = self.subject.run(self.rows.texts, edits=[edit], logits="last", grad=True).logits
+        logits = _last(self.subject.run(self.rows.texts, edits=[edit], logits="last", grad=True))
         if not logits.requires_grad:
             return torch.zeros_like(values)
         (found,) = torch.autograd.grad(self.preference(logits).sum(), point, allow_unused=True)
@@ -162,11 +167,9 @@ class Pairs:
     def take(self, rows: Sequence[int]) -> Pairs:
         """Some of the pairs, with what was already run for them."""
         cut = Pairs(self.subject, self.rows.take(rows), self.site, self.position)
-        index = torch.as_tensor(list(rows), dtype=torch.long)
         for name in ("base", "source"):
             if name in self.__dict__:
-                clean: Clean = self.__dict__[name]
-                cut.__dict__[name] = Clean(clean.acts[index], clean.logits[index])
+                cut.__dict__[name] = self.__dict__[name].at(rows)
         return cut
 
     def on(self, subject: Subject) -> Pairs:
@@ -175,13 +178,19 @@ class Pairs:
 
     def _clean(self, texts: Sequence[str], at: Any) -> Clean:
         run = self.subject.run(list(texts), read=[Read(self.site, at)], logits="last")
-        return Clean(run.reads[0][1].flatten(1), run.logits)
+        return Clean(run.reads[0][1].flatten(1), _last(run))
 
     def _acts(self, texts: Sequence[str], at: Any) -> Float[Tensor, "pair d"]:
         return self.subject.run(list(texts), read=[Read(self.site, at)]).reads[0][1].flatten(1)
 
     def _ids(self, texts: Sequence[str], words: Sequence[str]) -> Int[Tensor, "pair"]:
         return torch.as_tensor(self.subject.answer_ids(list(texts), list(words)))
+
+
+def _last(run: Run) -> Float[Tensor, "pair vocab"]:
+    """Logits after the last token of a run that was asked for them."""
+    assert run.logits is not None
+    return run.logits
 
 
 def _source_of(example: Any, named: str | None) -> Any:
@@ -215,8 +224,9 @@ def check_tokens(pairs: Pairs) -> Pairs:
     if same:
         row = pairs.rows.examples[same[0]]
         raise UserError(
-            f"{len(same)} of {len(pairs)} pairs have an answer and an expected answer that begin with the same token, such "
-            f"as '{row.answer}' and '{row.expected}' after '{row.text[-60:]}'. Choose answers that differ in their first token."
+            f"{len(same)} of {len(pairs)} pairs have an answer and an expected answer that begin with the same token, "
+            f"such as '{row.answer}' and '{row.expected}' after '{row.text[-60:]}'. Choose answers whose first tokens "
+            f"differ."
         )
     return pairs
 
@@ -235,28 +245,26 @@ def thin(clusters: Sequence[str], n: int, seed: int) -> list[int]:
     return sorted(chosen)
 
 
-def isolation_rows(pool: Sample, n: int, position: str | int, seed: int) -> Sample | None:
-    """Pairs made up where none were given: the source is another row with the same label, of another cluster if any.
+def same_label_pairs(pairs: Pairs, n: int, seed: int) -> Pairs | None:
+    """Isolation pairs made up where none were given: the source is another row's text with the same label.
 
-    Setting the variable from it changes nothing about the variable, so the answer must stay.
+    It is of another cluster if there is one. Setting the variable from it changes nothing about the variable, so the
+    answer must stay. All clean runs are known already.
     """
-    rng = np.random.default_rng([seed, 0x15])
-    by_label: dict[str, list[int]] = {}
-    for i, label in enumerate(pool.labels):
-        by_label.setdefault(label, []).append(i)
-    made = []
-    for i in thin(pool.clusters, n, seed + 1):
-        here = pool.examples[i]
-        others = [j for j in by_label[str(here.label)] if pool.examples[j].text != here.text]
-        apart = [j for j in others if pool.examples[j].cluster != here.cluster]
-        if not others:
-            continue
-        there = pool.examples[int(rng.choice(apart or others))]
-        factors = {**here.factors, "pair": "isolation"}
-        if isinstance(position, str) and position not in PLACES:
-            factors[f"source_{position}"] = str(there.factors.get(position, getattr(there, position, "")))
-        made.append(dataclasses.replace(here, source=there.text, expected=here.answer, factors=factors))
-    return dataclasses.replace(pool, examples=tuple(made)) if made else None
+    rows, rng = pairs.rows, np.random.default_rng([seed, 0x15])
+    labels, texts, clusters = (np.asarray(x) for x in (rows.labels, rows.texts, rows.clusters))
+    bases, sources = [], []
+    for i in thin(rows.clusters, n, seed + 1):
+        others = np.flatnonzero((labels == labels[i]) & (texts != texts[i]))
+        apart = others[clusters[others] != clusters[i]]
+        if len(others):
+            bases.append(i)
+            sources.append(int(rng.choice(apart if len(apart) else others)))
+    if not bases:
+        return None
+    made = Pairs(pairs.subject, rows.take(bases), pairs.site, pairs.position)
+    made.__dict__.update(base=pairs.base.at(bases), source=pairs.base.at(sources), sources=rows.take(sources))
+    return made
 
 
 # --- what is measured -----------------------------------------------------------------------------------

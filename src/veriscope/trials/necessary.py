@@ -21,14 +21,15 @@ from veriscope.claims.battery import GateSpec
 from veriscope.claims.necessary import SMALLEST, Necessary
 from veriscope.errors import BadPosition, NotRun, UserError
 from veriscope.examples import Sample
-from veriscope.findings import Change, Part, Parts, Reading
-from veriscope.methods import LogisticProbe, method
+from veriscope.findings import Part, Parts, Reading
+from veriscope.methods import LogisticProbe, cluster_folds, method
 from veriscope.methods.leace import erasure
+from veriscope.rivals import Budget, FineTune, SteeringTask
 from veriscope.subjects import Edit, Read, Resample, Subject
 from veriscope.trials.evidence import Control, Estimate, GateResult
 from veriscope.trials.judge import Effort, against, falsifier, judge, not_run, printed
 from veriscope.trials.neutral import neutral_texts, next_token_loss
-from veriscope.trials.reading import as_array, crossfit_bits, folds_by_cluster
+from veriscope.trials.reading import as_array, crossfit_bits
 from veriscope.trials.removal import (
     Draws,
     Intact,
@@ -49,16 +50,18 @@ from veriscope.trials.removal import (
     run_intact,
     sites_of,
 )
-from veriscope.trials.statistics import Array, Resampler, spread_of
+from veriscope.trials.statistics import Array, Resampler, ratio_of_sums, spread_of
 
-ITEMS = 500  # most items of a pool that are run (the battery's default n); acts for g1 come from the same ones
-DEV_ITEMS = 600
-FEW = 160  # items on which the random removals and the grid are run, the same for the claim
+ITEMS = 800  # most gate items that are run
+DEV_ITEMS = 500
+FEW = 160  # items on which random removals are run, except where a run of the last token alone will do
 SCREEN = 12  # dev items on which every random removal is tried first
 TAIL = 0.05  # the random removal that must be beaten stands this far from the top
 RESCUERS = 5
 RESCUER_POOL = 40
+TUNED_PASSES = 256
 READABLE = 0.05  # bits that must have been there before an erasure can have taken them
+KINDS: tuple[Kind, ...] = ("mean", "resample", "zero")
 CLASSES, PER_CLASS, PREFIXES = 5, 30, 90  # off-target tasks that the engine makes, and neutral prefixes
 
 
@@ -98,7 +101,9 @@ class Bench:
     def intact(self, sample: Sample, most: int) -> Intact:
         """A seeded subset of a pool, run unchanged."""
         most = min(most, 150) if self.everywhere else most  # every position of every site is kept
-        return run_intact(self.subject, rows_of(self.subject, sample.take(self.some(sample, most)), self.position), self.sites)
+        return run_intact(
+            self.subject, rows_of(self.subject, sample, self.position, self.some(sample, most)), self.sites
+        )
 
     def some(self, sample: Sample, most: int) -> list[int]:
         order = np.random.default_rng([self.seed, 0x1E]).permutation(len(sample))
@@ -111,7 +116,7 @@ class Bench:
     @cached_property
     def dev_few(self) -> Intact:
         """Dev rows on which removals are run; `dev_order` are their places in `dev_items`."""
-        return self.dev_items.take(self.dev_order)
+        return self.dev_items.take(self.dev_order).ready(self.subject)
 
     @cached_property
     def dev_order(self) -> list[int]:
@@ -121,16 +126,18 @@ class Bench:
     @cached_property
     def items(self) -> Intact:
         assert self.gate is not None, "the gate pool has not been opened yet"
-        return self.intact(self.gate, ITEMS)
+        return self.intact(self.gate, ITEMS).ready(self.subject)
 
     @cached_property
     def few_index(self) -> list[int]:
-        order = np.random.default_rng([self.seed, 0x3E]).permutation(len(self.items.rows))
-        return sorted(int(i) for i in order[:FEW])
+        n = len(self.items.rows)
+        order = np.random.default_rng([self.seed, 0x3E]).permutation(n)
+        return sorted(int(i) for i in order[: n if self.items.last is not None else FEW])
 
     @cached_property
     def few(self) -> Intact:
-        return self.items.take(self.few_index)
+        """The gate items on which random removals are run: all of them where that is cheap."""
+        return self.items if self.items.last is not None else self.items.take(self.few_index)
 
     @cached_property
     def draws(self) -> Resampler:
@@ -153,7 +160,7 @@ class Bench:
         at = "last" if self.subject.sites[site].has_positions else "all"
         values = self.subject.run(few.rows.texts, read=[Read(site, at)])[site]
         other = values[donors(few.rows, seed=self.seed)]
-        return few.scores.gap, behave(self.subject, few.rows, [Edit(site, Resample(other), at=at)]).gap
+        return few.scores.gap, few.behave(self.subject, [Edit(site, Resample(other), at=at)]).gap
 
     @cached_property
     def ranges(self) -> tuple[float, float]:
@@ -161,7 +168,7 @@ class Bench:
         few = self.dev_few
         given = few.given(donors(few.rows, seed=self.seed))
         sites = self.removal.sites
-        swapped = behave(self.subject, few.rows, [Edit(s, Resample(given[s]), at=few.rows.at) for s in sites]).gap
+        swapped = few.behave(self.subject, [Edit(s, Resample(given[s]), at=few.rows.at) for s in sites]).gap
         before, after = self.last_state
         return float((few.scores.gap - swapped).mean()), float((before - after).mean())
 
@@ -183,7 +190,7 @@ class Bench:
     def edited(self, intact: Intact, removal: Removal, kind: Kind = "mean") -> Array:
         """Behaviour with the removal; another input's value comes from a donor of another cluster."""
         given = intact.given(donors(intact.rows, seed=self.seed + 1)) if kind == "resample" else None
-        return behave(self.subject, intact.rows, removal.edits(kind, intact.rows.at, given)).gap
+        return intact.behave(self.subject, removal.edits(kind, intact.rows.at, given)).gap
 
     def drop(self, intact: Intact, removal: Removal, kind: Kind = "mean") -> Array:
         """Drop of the behaviour of each row, in clean ranges."""
@@ -192,7 +199,7 @@ class Bench:
     @cached_property
     def removed(self) -> Any:
         """Scores of the gate items with the claim's removal, its mean in its place."""
-        return behave(self.subject, self.items.rows, self.removal.edits("mean", self.items.rows.at))
+        return self.items.behave(self.subject, self.removal.edits("mean", self.items.rows.at))
 
     @cached_property
     def claimed(self) -> Array:
@@ -205,7 +212,9 @@ class Bench:
     def matched(self) -> Draws | NotRun:
         """Random removals matched to the claim's."""
         if isinstance(self.removal, Subspace):
-            return matched_subspaces(self.dev_items.flat(self.removal.site), self.removal, self.effort.random, self.seed)
+            return matched_subspaces(
+                self.dev_items.flat(self.removal.site), self.removal, self.effort.random, self.seed
+            )
         assert isinstance(self.claim.finding, Parts)
         return random_parts(self.claim.finding, self.dev_items, self.effort.random, self.seed)
 
@@ -219,10 +228,15 @@ class Bench:
     def screened(self) -> tuple[list[Removal], Array]:
         """The random removals that hurt most on a few dev rows, hardest first, and the drops of all there."""
         assert not isinstance(self.matched, NotRun)
-        small = self.dev_few.take(range(min(SCREEN, len(self.dev_few.rows))))
+        small = self.small(SCREEN)
         found = np.array([self.drop(small, r).mean() for r in self.matched.removals])
         hardest = np.argsort(-found, kind="stable")[: self.rank + 3]
         return [self.matched.removals[i] for i in hardest], found
+
+    def small(self, n: int) -> Intact:
+        """The few dev rows, or where runs are dear the first n of them."""
+        few = self.dev_few
+        return few if few.last is not None else few.take(range(min(n, len(few.rows))))
 
     @cached_property
     def controls(self) -> list[tuple[Removal, Array]]:
@@ -248,6 +262,11 @@ class Bench:
         return neutral_texts(self.subject, self.dev, self.claim.neutral, seed=self.seed)
 
     @cached_property
+    def harm(self) -> Damage:
+        """Nats lost on each off-target task."""
+        return off_target(self)
+
+    @cached_property
     def rescuers(self) -> Rescue | None:
         """What was found beside a removal that costs nothing alone; None where it does cost something."""
         alone = self.draws.mean(self.claimed)
@@ -269,9 +288,9 @@ class Bench:
             drops = drops - (against_this if against_this.mean() > 0 else 0.0)
         found = Resampler(few.rows.clusters, self.seed, draws=1_000).mean(drops)
         pool = self.claim.on.gate
-        run = min(FEW, pool.n) / pool.n * pool.n_clusters if pool.n > pool.n_clusters else min(FEW, pool.n_clusters)
-        run = pool.n_clusters if pool.n > FEW and pool.n_clusters < FEW / 2 else run
-        return dataclasses.replace(found, clusters=max(1, round(found.clusters * pool.n_clusters / max(run, 1))))
+        each = pool.n / pool.n_clusters
+        run = pool.n_clusters * (1 - (1 - min(ITEMS, pool.n) / pool.n) ** each)  # clusters that ITEMS of them fall into
+        return dataclasses.replace(found, clusters=max(1, round(found.clusters * pool.n_clusters / run)))
 
     @property
     def _fitted_here(self) -> bool:
@@ -279,7 +298,7 @@ class Bench:
 
     def _held_out_drops(self) -> Array:
         few = self.dev_few
-        fold = folds_by_cluster(self.dev_items.rows.clusters, min(self.effort.folds, 3), self.seed)
+        fold = cluster_folds(self.dev_items.rows.clusters, min(self.effort.folds, 3), self.seed)
         mine, out = fold[torch.tensor(self.dev_order)], np.zeros(len(few.rows))
         for f in mine.unique().tolist():
             here = torch.nonzero(mine == f).flatten().tolist()
@@ -303,7 +322,9 @@ def refit(bench: Bench, train: Tensor) -> Subspace:
     classes = sorted(set(bench.dev_items.rows.labels))
     codes = torch.tensor([classes.index(x) for x in bench.dev_items.rows.labels])
     if origin.method.endswith(":LEACE"):
-        left, right, centre = erasure(acts[train], codes[train], len(classes), shrink=bool(origin.settings.get("shrink", True)))
+        left, right, centre = erasure(
+            acts[train], codes[train], len(classes), shrink=bool(origin.settings.get("shrink", True))
+        )
         return Subspace(frozen.site, left, right, centre)
     if not isinstance(finding, Reading) or len(classes) != len(finding.classes):
         return frozen
@@ -325,11 +346,21 @@ def _spared(bench: Bench, result: GateResult) -> GateResult:
     return dataclasses.replace(result, outcome="unclear", items_needed=None, note=f"{note}; {result.note}".rstrip("; "))
 
 
-def _paired(spec: GateSpec, gap: Array, draws: Resampler, **rest) -> GateResult:
-    """Judge the mean of a difference over items."""
-    assert spec.margin is not None
-    columns = np.stack([gap, np.ones_like(gap)], 1)
-    return judge(spec, draws.estimate(columns), p_value=draws.p_value(columns, spec.margin, spec.better), **rest)
+def _beyond_control(bench: Bench, mine: Array, control: Array) -> Array:
+    """Columns whose `_difference` is the claim's mean on all gate items less the control's on the few; [item, 4].
+
+    A control that helps counts as one that does nothing.
+    """
+    columns = np.zeros((len(mine), 4))
+    columns[:, 0], columns[:, 1] = mine, 1.0
+    columns[bench.few_index, 2] = control if control.mean() > 0 else 0.0
+    columns[bench.few_index, 3] = 1.0
+    return columns
+
+
+def _difference(sums: Array) -> Array:
+    """Difference of two ratios of sums: the two means may stand on different items, clusters are drawn once for both."""
+    return ratio_of_sums(sums[..., :2]) - ratio_of_sums(sums[..., 2:])
 
 
 # ---- i0, g1 -----------------------------------------------------------------------------------------------------
@@ -343,7 +374,11 @@ def behaviour_present(bench: Bench, spec: GateSpec) -> GateResult:
     share = draws.mean(np.asarray(few.scores.gap > (0 if has_foil else np.log(0.1)), dtype=np.float64))
     before, after = bench.last_state
     lost = draws.mean(before - after)
-    note = "share of dev items that prefer the answer" if has_foil else "share of dev items that give the answer 0.1 or more"
+    note = (
+        "share of dev items that prefer the answer"
+        if has_foil
+        else "share of dev items that give the answer 0.1 or more"
+    )
     found = f"{note}; another input's last state costs {lost.value:.3g} logits [{lost.low:.3g}, {lost.high:.3g}]"
     result = judge(spec, share, raw=lost, note=f"{found}; {_steepest(bench)}")
     if lost.low <= 0:
@@ -381,7 +416,7 @@ def erasure_complete(bench: Bench, spec: GateSpec) -> GateResult:
     if len(classes) < 2:
         return not_run(spec, f"'{bench.claim.of}' has one value on dev, so no probe can be fitted")
     probe = LogisticProbe(cut.site)
-    fold = folds_by_cluster(bench.dev_items.rows.clusters, bench.effort.folds, bench.seed)
+    fold = cluster_folds(bench.dev_items.rows.clusters, bench.effort.folds, bench.seed)
     dev, gate = _last_acts(bench.dev_items, cut.site), _last_acts(bench.items, cut.site)
 
     def bits(a: Tensor, b: Tensor) -> Array:
@@ -433,19 +468,26 @@ def matched_removal(bench: Bench, spec: GateSpec) -> GateResult:
     matched = bench.matched
     if isinstance(matched, NotRun):
         return not_run(spec, matched.reason)
-    mine, found = bench.claimed[bench.few_index], bench.screened[1]
+    found = bench.screened[1]
     place = min(bench.rank, len(bench.controls)) - 1
     control = bench.controls[place][1]
-    floored = control if control.mean() > 0 else np.zeros_like(control)
     name = f"random removal at the {1 - TAIL:.0%} mark"
-    typical = Estimate(float(found.mean()), *(float(q) for q in np.quantile(found, [0.05, 0.95])), n=SCREEN, clusters=len(found))
+    typical = Estimate(
+        float(found.mean()),
+        *(float(q) for q in np.quantile(found, [0.05, 0.95])),
+        n=len(bench.small(SCREEN).rows),
+        clusters=len(found),
+    )
     listed = (
-        Control(name, bench.few_draws.mean(floored)),
+        Control(name, bench.few_draws.mean(control)),
         Control("hardest random removal", bench.few_draws.mean(bench.controls[0][1])),
         Control("mean random removal (dev)", typical, "bounds: 5% and 95% of the random removals"),
     )
-    result = _paired(
-        spec, mine - floored, bench.few_draws, raw=bench.draws.mean(bench.claimed), controls=listed, strongest=name,
+    columns = _beyond_control(bench, bench.claimed, control)
+    assert spec.margin is not None
+    result = judge(
+        spec, bench.draws.estimate(columns, _difference), p_value=bench.draws.p_value(columns, spec.margin, statistic=_difference),
+        raw=bench.draws.mean(bench.claimed), controls=listed, strongest=name,
         spread=spread_of(bench.claimed, bench.items.rows.clusters),
         series={"random drops on dev": tuple(float(v) for v in np.sort(found))},
         note=f"{matched.note}; {bench.range_note}",
@@ -463,7 +505,7 @@ def rescue(bench: Bench, spec: GateSpec) -> GateResult:
                            raw=drop, note=reason.reason)  # fmt: skip
         return _spared(bench, empty)
     given = items.given(donors(items.rows, seed=bench.seed + 2, other_label=True))
-    other = behave(bench.subject, items.rows, bench.removal.edits("resample", items.rows.at, given)).gap
+    other = items.behave(bench.subject, bench.removal.edits("resample", items.rows.at, given)).gap
     lost = items.scores.gap - bench.removed.gap
     columns = np.stack([items.scores.gap - other, lost], 1)
     back = Control("another label's component", bench.draws.ratio(other - bench.removed.gap, lost))
@@ -485,7 +527,7 @@ def _gold(bench: Bench) -> list[Control]:
     if missing := set(few.rows.labels) - set(means):
         return [Control("the label's mean component", NotRun(f"no dev row has the label {sorted(missing)[0]}"))]
     given = {cut.site: torch.stack([means[z] for z in few.rows.labels])}
-    back = behave(bench.subject, few.rows, cut.edits("resample", few.rows.at, given)).gap
+    back = few.behave(bench.subject, cut.edits("resample", few.rows.at, given)).gap
     gone = bench.removed.gap[bench.few_index]
     return [Control("the label's mean component", bench.few_draws.ratio(back - gone, few.scores.gap - gone))]
 
@@ -496,7 +538,7 @@ def _gold(bench: Bench) -> list[Control]:
 def specificity(bench: Bench, spec: GateSpec) -> GateResult:
     """g4: drop of the answer's log-probability, over the worst loss on tasks that have nothing to do with it."""
     target = bench.items.scores.logp - bench.removed.logp
-    damage = off_target(bench)
+    damage = bench.harm
     if not damage:
         return not_run(spec, "no neutral text of three tokens could be had: give `neutral` texts")
     worst = max(damage, key=lambda name: damage[name][0].mean())
@@ -529,11 +571,11 @@ def off_target(bench: Bench) -> Damage:
 
 
 def _on_examples(bench: Bench, sample: Sample) -> tuple[Array, tuple[str, ...]]:
-    sample = sample.take(bench.some(sample, FEW))
+    places = bench.some(sample, FEW)
     try:
-        rows = rows_of(bench.subject, sample, bench.position)
+        rows = rows_of(bench.subject, sample, bench.position, places)
     except BadPosition:  # the other task has no such column: its last token is the place
-        rows = rows_of(bench.subject, sample, "last")
+        rows = rows_of(bench.subject, sample, "last", places)
     lost = behave(bench.subject, rows).logp - behave(bench.subject, rows, bench.removal.edits("mean", rows.at)).logp
     return lost, rows.clusters
 
@@ -541,7 +583,8 @@ def _on_examples(bench: Bench, sample: Sample) -> tuple[Array, tuple[str, ...]]:
 def _on_neutral(bench: Bench) -> Damage:
     """Five frequent next tokens that the intact model ranks first, and the next token of neutral text.
 
-    The removal is made at the token before, or everywhere if the claim's is.
+    The removal is made at the token before, or everywhere if the claim's is. Places where the claim's own answers or
+    foils come next, or are what the intact model expects, are the target and not off it.
     """
     texts = bench.neutral
     if not texts:
@@ -560,7 +603,12 @@ def _on_neutral(bench: Bench) -> Damage:
         kept = [seen[token][k] for k in rng.permutation(len(seen[token]))[:PER_CLASS]]
         if len({i for i, _ in kept}) >= 5:
             tasks[f"next token {bench.subject.reader.token(token)!r}"] = [(i, p, token) for i, p in kept]
-    places = [(i, p, row[p + 1]) for i, row in enumerate(ids) for p in range(1, len(row) - 1)]
+    places = [
+        (i, p, row[p + 1])
+        for i, row in enumerate(ids)
+        for p in range(1, len(row) - 1)
+        if row[p + 1] not in answers and int(first[i][p]) not in answers
+    ]
     tasks["neutral text"] = [places[k] for k in rng.permutation(len(places))[:PREFIXES]]
     flat = [place for kept in tasks.values() for place in kept]
     lost = _loss_at(bench, texts, flat, edited=True) - _loss_at(bench, texts, flat, edited=False)
@@ -609,21 +657,21 @@ def ablation_grid(bench: Bench, spec: GateSpec) -> GateResult:
     if isinstance(bench.matched, NotRun):
         return not_run(spec, bench.matched.reason)
     hardest = [r for r, _ in bench.controls[min(bench.rank, len(bench.controls)) - 1 :][:3]]
-    gaps: dict[str, Array] = {}
+    columns: dict[str, Array] = {}
     listed = []
-    for kind in bench.claim.ablations:
-        mine = bench.claimed[bench.few_index] if kind == "mean" else bench.drop(bench.few, bench.removal, kind)  # type: ignore[arg-type]
-        theirs = max((bench.drop(bench.few, r, kind) for r in hardest), key=lambda d: d.mean())  # type: ignore[arg-type]
-        gaps[kind] = mine - (theirs if theirs.mean() > 0 else 0.0)
+    for kind in KINDS:
+        mine = bench.claimed if kind == "mean" else bench.drop(bench.items, bench.removal, kind)
+        theirs = max((bench.drop(bench.few, r, kind) for r in hardest), key=lambda d: d.mean())
+        columns[kind] = _beyond_control(bench, mine, theirs)
         listed.append(Control(f"random removal, {kind}", bench.few_draws.mean(theirs), f"the claim: {mine.mean():.2f}"))
-    found = {kind: bench.few_draws.mean(gap) for kind, gap in gaps.items()}
+    found = {kind: bench.draws.estimate(c, _difference) for kind, c in columns.items()}
     worst = min(found, key=lambda kind: found[kind].low)
     assert spec.margin is not None
-    beyond = {kind: e.low > spec.margin for kind, e in found.items()}
+    split = "" if len({e.low > spec.margin for e in found.values()}) == 1 else "METHOD-CONDITIONAL: "
     told = ", ".join(f"{kind} {e.value:.2f} [{e.low:.2f}, {e.high:.2f}]" for kind, e in found.items())
-    split = "" if len(set(beyond.values())) == 1 else "METHOD-CONDITIONAL: "
-    result = _paired(spec, gaps[worst], bench.few_draws, controls=listed, strongest=f"random removal, {worst}",
-                     note=f"{split}excess with {told}; the worst counts")  # fmt: skip
+    result = judge(spec, found[worst], p_value=bench.draws.p_value(columns[worst], spec.margin, statistic=_difference),
+                   controls=listed, strongest=f"random removal, {worst}",
+                   note=f"{split}excess with {told}; the worst counts")  # fmt: skip
     return _spared(bench, result)
 
 
@@ -694,12 +742,12 @@ def find_rescuers(bench: Bench) -> Rescue:
     for parts, other parts of the same type.
     """
     candidates = _parts_beside(bench) if isinstance(bench.removal, PartSet) else _subspaces_beside(bench)
-    small = bench.dev_few.take(range(min(2 * SCREEN, len(bench.dev_few.rows))))
-    sample = _sample_of(bench, bench.dev, bench.dev_items, small)
+    small = bench.small(2 * SCREEN)
+    sample = _sample_of(bench.dev, small.rows)
     added = [float(_beyond(bench, small, sample, c)[0].mean()) for c in candidates]
     chosen = [candidates[i] for i in np.argsort(-np.asarray(added), kind="stable")[:RESCUERS]] if candidates else []
     assert bench.gate is not None
-    here = _sample_of(bench, bench.gate, bench.items, bench.few)
+    here = _sample_of(bench.gate, bench.few.rows)
     runs = [_beyond(bench, bench.few, here, c) for c in chosen]
     return Rescue(
         tuple(c.name for c in chosen), tuple(bench.few_draws.mean(b) for b, _ in runs),
@@ -707,28 +755,31 @@ def find_rescuers(bench: Bench) -> Rescue:
     )  # fmt: skip
 
 
-def _sample_of(bench: Bench, pool: Sample, whole: Intact, some: Intact) -> Sample:
-    """The examples behind some intact rows, needed where another position is looked for."""
-    by_text = {e.text: i for i, e in enumerate(pool.examples)}
-    return pool.take([by_text[t] for t in some.rows.texts])
+def _sample_of(pool: Sample, rows: Rows) -> Sample:
+    """The examples behind some rows, needed where another position is looked for."""
+    return pool.take(rows.places)
 
 
 def _beyond(bench: Bench, rows: Intact, sample: Sample, beside: _Beside) -> tuple[Array, Array]:
     """Joint drop beyond the rescuer's own, and the joint drop, item by item, in clean ranges."""
     other = beside.cut.edits("mean", bench.subject.where(beside.position, sample))
     mine = bench.removal.edits("mean", rows.rows.at)
-    alone = behave(bench.subject, rows.rows, other).gap
-    joint = behave(bench.subject, rows.rows, [*mine, *other]).gap
+    alone = rows.behave(bench.subject, other).gap
+    joint = rows.behave(bench.subject, [*mine, *other]).gap
     return (alone - joint) / bench.range, (rows.scores.gap - joint) / bench.range
 
 
 def _subspaces_beside(bench: Bench) -> list[_Beside]:
     """The variable erased at other sites, and at other positions of the same site."""
-    cut, sample = bench.removal, bench.dev.take(bench.some(bench.dev, len(bench.dev_items.rows)))
+    cut, sample = bench.removal, _sample_of(bench.dev, bench.dev_items.rows)
     assert isinstance(cut, Subspace)
     here = "last" if bench.everywhere else bench.position
     wanted: list[tuple[str, str | int]] = [(site, here) for site in like_sites(bench.subject, cut.site)]
-    wanted += [(cut.site, p) for p in ("last", *sample.factor_names) if p != here and bench.subject.sites[cut.site].has_positions]
+    wanted += [
+        (cut.site, p)
+        for p in ("last", *sample.factor_names)
+        if p != here and bench.subject.sites[cut.site].has_positions
+    ]
     codes, _, classes = bench.codes
     found, reads = [], []
     for site, position in wanted[:24]:
@@ -756,9 +807,7 @@ def _parts_beside(bench: Bench) -> list[_Beside]:
     order = np.random.default_rng([bench.seed, 0x5E]).permutation(len(others))[:RESCUER_POOL]
     picked: list[Part] = [others[i] for i in order]
     names = [p.site if p.unit is None else f"{p.site}[{p.unit}]" for p in picked]
-    return [
-        _Beside(n, part_set([p], bench.dev_items), bench.position) for n, p in zip(names, picked, strict=True)
-    ]
+    return [_Beside(n, part_set([p], bench.dev_items), bench.position) for n, p in zip(names, picked, strict=True)]
 
 
 def redundancy(bench: Bench, spec: GateSpec) -> GateResult:
@@ -802,25 +851,30 @@ def from_outside(bench: Bench, spec: GateSpec) -> GateResult:
             continue
         drops[name] = drop
         costs.append(f"{name}: drop {drop.mean():.2f} at {cost:+.3f} nats a neutral token")
-    own = _neutral_cost(bench, bench.subject, bench.neutral)
-    costs.append(f"the claim: drop {bench.claimed[bench.few_index].mean():.2f} at {own:+.3f}")
+    own = bench.harm["neutral text"][0].mean() if "neutral text" in bench.harm else 0.0
+    costs.append(f"the claim: drop {bench.claimed[bench.few_index].mean():.2f} at {own:+.3f} where it is made")
     if not drops:
         return not_run(spec, "; ".join(costs), applies=False)
     return against(spec, bench.claimed[bench.few_index], drops, bench.few_draws, note="; ".join(costs))
 
 
-def _neutral_cost(bench: Bench, subject: Subject, texts: Sequence[str]) -> float:
-    """Rise of the neutral next-token loss (nats a token) under the claim's removal at every text's last places."""
-    if not texts:
-        return 0.0
-    where: Any = "all" if bench.everywhere else "last"
-    places = [(i, len(row) - 2, row[-1]) for i, row in enumerate(subject.tokens(list(texts)))]
-    del where
-    return float((_loss_at(bench, texts, places, edited=True) - _loss_at(bench, texts, places, edited=False)).mean())
-
-
 def _rivals(bench: Bench) -> Mapping[str, tuple[Array | NotRun, float]]:
-    return {"masked words": _masked(bench)}
+    return {"masked words": _masked(bench), "fine-tuned away": _tuned_away(bench)}
+
+
+def _tuned_away(bench: Bench) -> tuple[Array | NotRun, float]:
+    """A copy trained on dev prompts to prefer the foil, for as many passes as the claim had dev items."""
+    rows = bench.dev_items.rows.take(range(min(TUNED_PASSES, len(bench.dev_items.rows))))
+    if not bool((torch.cat([rows.foil, bench.few.rows.foil]) >= 0).all()):
+        return NotRun("there are rows without a foil to train towards"), 0.0
+    sample = _sample_of(bench.dev, rows)
+    task = SteeringTask(sample, rows.foil, rows.answer, bench.neutral)
+    spent = Budget(examples=len(rows), passes=len(rows))
+    rule = FineTune(seed=bench.seed).fit(bench.subject, task, budget=spent, used=spent)
+    after = behave(rule.tuned, bench.few.rows).gap
+    texts = list(bench.neutral)
+    cost = float((next_token_loss(rule.tuned, texts) - next_token_loss(bench.subject, texts)).mean()) if texts else 0.0
+    return (bench.few.scores.gap - after) / bench.range, cost
 
 
 def _masked(bench: Bench) -> tuple[Array | NotRun, float]:
@@ -834,7 +888,11 @@ def _masked(bench: Bench) -> tuple[Array | NotRun, float]:
     drop = (bench.few.scores.gap - _without(bench, bench.few.rows, words, filler)) / bench.range
     texts = list(bench.neutral)
     changed = [_mask(t, words, filler) for t in texts]
-    cost = float((next_token_loss(bench.subject, changed) - next_token_loss(bench.subject, texts)).mean()) if texts else 0.0
+    cost = (
+        float((next_token_loss(bench.subject, changed) - next_token_loss(bench.subject, texts)).mean())
+        if texts
+        else 0.0
+    )
     return drop, cost
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -23,7 +23,9 @@ from veriscope.claims.steers import Steers
 from veriscope.errors import NotRun, UserError
 from veriscope.examples import Sample
 from veriscope.findings import Change
-from veriscope.methods import MeanDifference, encode, method
+from veriscope.methods import MeanDifference, cluster_folds, encode, method
+from veriscope.methods.mean_difference import class_means
+from veriscope.rivals import Budget, FineTune, LogitBias, PromptPrefix, SteeringRival, SteeringTask
 from veriscope.subjects import Subject
 from veriscope.trials.doses import (
     CONTROL_TOKENS,
@@ -38,23 +40,26 @@ from veriscope.trials.doses import (
     against_tokens,
     budget_use,
     choose_dose,
+    generous_dose,
     repetition,
     worst_use,
 )
 from veriscope.trials.evidence import Control, Estimate, GateResult
 from veriscope.trials.judge import Effort, against, falsifier, judge, not_run, printed
 from veriscope.trials.neutral import neutral_texts
-from veriscope.trials.reading import as_array, folds_by_cluster
+from veriscope.trials.reading import as_array
 from veriscope.trials.statistics import Array, Resampler, spread_of
 
 GATE_PROMPTS = 300
 DEV_PROMPTS = 96  # for gradients and power
 CONTROL_PROMPTS = 120  # gate prompts that controls and rivals are scored on, beside the claim on the same ones
-SEARCH_PROMPTS = 24  # dev prompts on which the controls that look strongest are really run
-NEUTRAL_TEXTS = (64, 128)  # for choosing doses; for the gate
+SEARCH_PROMPTS = 16  # dev prompts on which the controls that look strongest are really run
+CONTROL_TEXTS = 24  # neutral texts on which controls and rivals keep to the budget
+NEUTRAL_TEXTS = (48, 128)  # for choosing doses; for the gate
 FIT_ROWS = 400  # dev rows that shuffled-label and other-concept vectors are made from
 AGAINST = 0.05  # logits: a prompt that moves the other way by less than this is not moved
 MOST_CLASSES = 12  # of a factor that is made into other-concept vectors
+SAME = 0.8  # cosine from which a vector refitted on the labels stands for the claim's in the power estimate
 ASSOCIATED = 0.5  # Cramer's V with the label from which a factor is no other concept
 
 
@@ -79,7 +84,7 @@ class Bench:
     subject: Subject
     dev: Sample
     seed: int = 0
-    effort: Effort = Effort()
+    effort: Effort = field(default_factory=Effort)
     gate: Sample | None = None
     shift: Sample | None = None
     tries: int = 1
@@ -271,10 +276,11 @@ class Bench:
         return strongest_edits(self)
 
     def dev_estimate(self) -> Estimate:
-        """Effect at the working dose on dev, less the strongest random edit, vectors refitted without the fold.
+        """Effect on dev less that of the strongest random edit, vectors refitted without the fold: for power (rule R7).
 
-        What power is reckoned from (rule R7). At most 300 gate prompts are run, so where the pool has more clusters
-        than that the estimate counts for fewer clusters than it has.
+        Shifts and their spread grow together with the dose, so they are taken back to the dose at which the typical
+        prompt moves by the smallest effect claimed, if it moves by more. At most 300 gate prompts are run, so where
+        the pool has more clusters than that the estimate counts for fewer clusters than it has.
         """
         prompts = self.dev_prompts
         effect = self.steering.propensity(prompts, self._held_out_vectors(prompts) * self.dose.value)
@@ -282,6 +288,8 @@ class Bench:
         best = max(self.controls, key=lambda c: c.on_dev)
         control = self.steering.shifts(prompts, (best.vector * best.dose.value)[None])[0]
         excess = as_array(effect - (control if best.on_dev > 0 else torch.zeros_like(control)))
+        typical = float(np.median(np.abs(excess)))
+        excess = excess * min(1.0, self.claim.smallest_effect / max(typical, 1e-9))
         found = Resampler(tuple(prompts.sample.clusters), self.seed, draws=1_000).mean(excess)
         pool, steered = self.claim.on.gate, len(self.prompts(self.dev)) / len(self.dev)
         used = min(pool.n_clusters, GATE_PROMPTS, max(1, round(pool.n * steered)))
@@ -294,14 +302,17 @@ class Bench:
             return self.unit.expand(len(prompts), -1)
         folds = min(self.effort.folds, prompts.sample.n_clusters)
         every = [*maker.sample.clusters, *prompts.sample.clusters]
-        fold = folds_by_cluster(every, folds, self.seed)
+        fold = cluster_folds(every, folds, self.seed)
         inside, mine = fold[: len(maker.sample)], fold[len(maker.sample) :]
         train = torch.stack([inside != f for f in range(folds)])
+        frozen = self.unit.expand(len(prompts), -1)
         if maker.toward is None or not train.any(1).all():
-            return self.unit.expand(len(prompts), -1)
+            return frozen
         made = maker.vectors(maker.codes.repeat(folds, 1), train, len(maker.classes), maker.toward)
-        sign = 1.0 if float(made.mean(0) @ self.unit) >= 0 else -1.0  # of a change that is subtracted
-        return sign * made[mine]
+        alike = float(torch.nn.functional.cosine_similarity(made.mean(0), self.unit, dim=0))
+        if abs(alike) < SAME:  # a vector that was not made from these labels
+            return frozen
+        return np.sign(alike) * made[mine]
 
 
 def _ids(subject: Subject, texts: Sequence[str], words: Sequence[Sequence[str]]) -> Int[Tensor, "example k"]:
@@ -330,16 +341,23 @@ class RandomEdit:
 
 @dataclass(frozen=True)
 class Maker:
-    """Makes vectors from labels the way the claim's was made, all with the claim's length."""
+    """Makes vectors from labels the way the claim's was made.
+
+    Each has the length that its own labels give it (the gap between its classes along it), in the claim's units (if
+    the claim's vector is twice the gap of the true labels, all are twice theirs), but never more than the claim's. They
+    are not stretched to the claim's length: the direction that shuffled labels give is mostly that of the largest
+    variance, which may well be the claim's own, and all that tells the two apart is how far they reach.
+    """
 
     method: Any
     sample: Sample
     acts: Float[Tensor, "example width"]
-    length: float
     codes: Int[Tensor, "example"]
     classes: tuple[str, ...]
     toward: int | None
     note: str
+    scale: float = 1.0
+    longest: float = float("inf")
 
     @staticmethod
     def of(bench: Bench) -> Maker | NotRun:
@@ -356,8 +374,22 @@ class Maker:
         weight = fitted.weight.float()
         both = n_classes == 2
         weight = torch.cat([-weight, weight], -1) if both else weight - weight.mean(-1, keepdim=True)
-        chosen = weight[..., column] if column is not None else weight.permute(0, 2, 1).flatten(0, 1)
-        return self.length * chosen / chosen.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+        unit = weight / weight.norm(dim=1, keepdim=True).clamp_min(1e-12)
+        along = torch.einsum("tcd,tdk->tck", class_means(self.acts, codes, train, n_classes), unit)
+        own = along.diagonal(dim1=1, dim2=2)
+        gap = own - (along.sum(1) - own) / (n_classes - 1)
+        made = ((self.scale * gap).clamp(-self.longest, self.longest)[:, None] * unit).permute(0, 2, 1)
+        return made[:, column] if column is not None else made.flatten(0, 1)
+
+    def shuffled(self, draws: int, seed: int) -> Int[Tensor, "draw example"]:
+        """Labels shuffled among examples; among clusters where each cluster has one label."""
+        rng = torch.Generator().manual_seed(seed)
+        names = np.unique(np.asarray(self.sample.clusters), return_inverse=True)[1]
+        of = torch.as_tensor(names)
+        first = torch.stack([self.codes[of == c][0] for c in range(int(of.max()) + 1)])
+        if bool((first[of] == self.codes).all()) and len(first.unique()) > 1:
+            return torch.stack([first[torch.randperm(len(first), generator=rng)][of] for _ in range(draws)])
+        return torch.stack([self.codes[torch.randperm(len(of), generator=rng)] for _ in range(draws)])
 
 
 def _maker(bench: Bench) -> Maker | NotRun:
@@ -379,28 +411,36 @@ def _maker(bench: Bench) -> Maker | NotRun:
         made, note = plain, "made as mean differences (the claim's method can't be refitted on labels)"
     acts = bench.subject.acts(sample.texts, bench.claim.finding.site, bench.subject.where(where, sample)).float()
     toward = classes.index(bench.claim.toward) if bench.claim.toward in classes else None
-    return Maker(made, sample, acts, float(bench.unit.norm()), codes, classes, toward, note)
+    maker = Maker(made, sample, acts, codes, classes, toward, note)
+    true = maker.vectors(codes[None], torch.ones(1, len(codes), dtype=torch.bool), len(classes), toward or 0)
+    length = float(bench.unit.norm())
+    return dataclasses.replace(maker, scale=length / max(float(true.norm()), 1e-12), longest=length)
 
 
 def strongest_edits(bench: Bench) -> tuple[RandomEdit, ...]:
     """Of each family of controls the edit that does most on dev, at the dose its own side effects allow.
 
     All members are ranked by their effect to first order, either sign; the best few and some taken blindly are
-    then really run on dev prompts at the claim's working dose.
+    then really run on dev prompts at the claim's working dose, and the best of those at doses of their own. Their
+    side effects are judged by the mean, which allows them more than the claim's upper bound allows the claim.
     """
     families = {"random": _random(bench), "shuffled-label": _shuffled(bench), "other-concept": _other(bench)}
     prompts = bench.dev_prompts.spread(SEARCH_PROMPTS, bench.seed + 1)
+    neutral = Neutral(bench.steering, bench.neutral[0].texts[:CONTROL_TEXTS], bench.seed)
     found = []
     for family, (vectors, note) in families.items():
         if len(vectors) == 0:
             continue
-        short, run = _shortlist(bench, vectors, best=6 if family == "random" else 3, blind=2), len(vectors)
+        main = family == "random"
+        short = _shortlist(bench, vectors, best=6 if main else 2, blind=2 if main else 1)
         moved = bench.steering.shifts(prompts, short * bench.dose.value).mean(1)
-        vector = short[int(moved.argmax())]
-        dose = choose_dose(bench.neutral[0], vector, bench.doses)
-        on_dev = float(bench.steering.shifts(prompts, (vector * dose.value)[None]).mean())
-        detail = f"best of {run} {note}; {len(short)} run on {len(prompts)} dev prompts, own dose {dose.value:g}"
-        found.append(RandomEdit(f"{family} vector", vector, dose, on_dev, detail))
+        finalists = short[moved.argsort(descending=True)[: 3 if main else 1]]
+        doses = [generous_dose(neutral, vector, bench.doses) for vector in finalists]
+        sizes = torch.tensor([d.value for d in doses])
+        on_dev = bench.steering.shifts(prompts, finalists * sizes[:, None]).mean(1)
+        best = int(on_dev.argmax())
+        detail = f"best of {len(vectors)} {note} ({len(short)} run on dev), at its own dose {doses[best].value:g}"
+        found.append(RandomEdit(f"{family} vector", finalists[best], doses[best], float(on_dev[best]), detail))
     return tuple(found)
 
 
@@ -427,10 +467,8 @@ def _shuffled(bench: Bench) -> tuple[Tensor, str]:
     maker = Maker.of(bench)
     if isinstance(maker, NotRun) or maker.toward is None:
         return torch.zeros(0, len(bench.unit)), ""
-    rng = torch.Generator().manual_seed(bench.seed + 31)
-    n = len(maker.codes)
-    codes = torch.stack([maker.codes[torch.randperm(n, generator=rng)] for _ in range(bench.effort.draws)])
-    train = torch.ones(len(codes), n, dtype=torch.bool)
+    codes = maker.shuffled(bench.effort.draws, bench.seed + 31)
+    train = torch.ones(codes.shape, dtype=torch.bool)
     return maker.vectors(codes, train, len(maker.classes), maker.toward), f"label shuffles, {maker.note}"
 
 
@@ -698,7 +736,9 @@ def simple_control(bench: Bench, spec: GateSpec) -> GateResult:
         return not_run(spec, "neither the vector nor any simple control makes the target win on any prompt within the "
                              "budget", applies=spec.role == "gate")  # fmt: skip
     note = f"share of {len(mine)} prompts where the target beats the foil, within the same budget; " + "; ".join(notes)
-    return against(spec, mine, scores, bench.few_draws, series=series, note=note)
+    result = against(spec, mine, scores, bench.few_draws, series=series, note=note)
+    level = result.outcome == "unclear" and bool(result.estimate) and result.estimate.high <= 0  # type: ignore[union-attr]
+    return dataclasses.replace(result, outcome="fail") if level and spec.role == "gate" else result
 
 
 def _first(words: Words) -> Words:
@@ -707,17 +747,17 @@ def _first(words: Words) -> Words:
 
 
 def rival_scores(bench: Bench) -> tuple[Mapping[str, Array], list[str]]:
-    """For each simple control that keeps to the budget on dev: whether the target wins, gate prompt by gate prompt."""
-    from veriscope import rivals
+    """For each simple control, tuned on dev within the side-effect budget: on which gate prompts the target wins.
 
-    dev = bench.dev_prompts
-    neutral = bench.neutral[0]
-    task = rivals.SteeringTask(dev.sample, dev.words.target[:, 0], dev.words.foil[:, 0], neutral.texts, NATS)
-    trials = max(bench.tries, len(bench.doses))
-    used = rivals.Budget(examples=len(bench.dev), passes=bench.subject.passes, trials=trials)
+    Compute is that of making the finding: one pass over the dev rows for each thing tried, and the choice of the dose.
+    """
+    dev, neutral = bench.dev_prompts, bench.neutral[0]
+    task = SteeringTask(dev.sample, dev.words.target[:, 0], dev.words.foil[:, 0], neutral.texts[:CONTROL_TEXTS], NATS)
+    passes = len(bench.dev) * bench.claim.finding.origin.tried + len(bench.dose.tried) * len(neutral.texts)
+    used = Budget(examples=len(dev), passes=passes, trials=max(bench.tries, len(bench.doses)))
     few = bench.gate_prompts.take(bench.few)
     scores, notes = {}, []
-    for name, rival in simple_controls().items():
+    for name, rival in simple_controls(bench.seed).items():
         rule = rival.fit(bench.subject, task, budget=used, used=used)
         if isinstance(rule, NotRun):
             notes.append(f"{name}: {rule.reason}")
@@ -727,13 +767,21 @@ def rival_scores(bench: Bench) -> tuple[Mapping[str, Array], list[str]]:
     return scores, notes
 
 
-def simple_controls() -> dict[str, Any]:
-    """The rivals by name."""
-    return {}
+def simple_controls(seed: int) -> dict[str, SteeringRival]:
+    """What one would try without looking inside, by name."""
+    return {
+        "prompt prefix": PromptPrefix(shots=(), seed=seed),
+        "few-shot prompt": PromptPrefix(templates=(), seed=seed),
+        "logit bias": LogitBias(),
+        "fine-tuning": FineTune(seed=seed),
+    }
 
 
 def shift(bench: Bench, spec: GateSpec) -> GateResult:
-    """f7: fires if, on the shift pool, the upper bound of the effect is under half of the gate's."""
+    """f7: fires if, on the shift pool, the upper bound of the effect is under half of the gate's.
+
+    Only where there is something to lose: a gate effect that is itself under the smallest one claimed fails g1.
+    """
     if bench.shift is None:
         return not_run(spec, "no shift pool was given", applies=False)
     if not len(bench.shift.where(lambda e: e.label != bench.claim.toward)):
@@ -743,7 +791,8 @@ def shift(bench: Bench, spec: GateSpec) -> GateResult:
     found = Resampler(tuple(prompts.sample.clusters), bench.seed).mean(there)
     half = float(bench.effect.mean()) / 2
     here = Control("the gate pool", bench.draws.mean(bench.effect))
-    return falsifier(spec, half > 0 and found.high < half, found, controls=(here,),
+    worth = 2 * half >= bench.claim.smallest_effect
+    return falsifier(spec, worth and found.high < half, found, controls=(here,),
                      note=f"fires if the upper bound is under {half:.2f} logits; {len(prompts)} prompts")  # fmt: skip
 
 
@@ -757,7 +806,7 @@ def lock(bench: Bench, spec: GateSpec) -> GateResult:
     size = moved.abs().mean(1)
     found = {"the vector": size[:3].max(), "a random one": size[3:].max()}
     free = [name for name, most in found.items() if most > 0.5]
-    note = f"not locked: moved by {' and by '.join(free)}" if free else "locked: neither the vector nor a random one moves it"
+    note = f"not locked: moved by {' and by '.join(free)}" if free else "locked: moved by neither vector nor random one"
     top = as_array(moved[:3][int(size[:3].argmax())])
     draws = Resampler(tuple(few.sample.clusters), bench.seed, draws=1_000)
     return printed(spec, draws.mean(top), series={"length": lengths, "value": _means(moved[:3]),
@@ -769,7 +818,7 @@ def writer(bench: Bench, spec: GateSpec) -> GateResult:
 
     A vector that only writes its token does all of it there, and does it on neutral text as well.
     """
-    last = f"blocks.{bench.subject.n_blocks - 1}.resid_post"
+    last, site = f"blocks.{bench.subject.n_blocks - 1}.resid_post", bench.claim.finding.site
     if last not in bench.subject.sites or bench.subject.site(last).size != len(bench.unit):
         why = "no residual stream of the vector's width stands behind the site"
         return printed(spec, NotRun(why), note=why)
@@ -780,10 +829,10 @@ def writer(bench: Bench, spec: GateSpec) -> GateResult:
     share = bench.few_draws.ratio(moved, total)
     there = _on_neutral(bench)
     cosine = _cosine(bench)
-    note = f"{share.value:.0%} of the effect is direct"
+    note = f"{share.value:.0%} of the effect is direct" + (", as it is added after all blocks" if site == last else "")
     note += f", {there:.0%} is there on neutral text too" if there is not None else ""
     note += f"; cosine with the unembedding of target - foil {cosine:+.2f}" if cosine is not None else ""
-    if share.low > 0.8 and bench.claim.finding.site != last:
+    if share.low > 0.8 and site != last:
         note += "; a WRITER: over 80% of the effect by-passes all later blocks, so only these words are shown to move"
     return printed(spec, share, note=note)
 

@@ -32,7 +32,7 @@ TOY_PARAMETERS = 10_000_000  # below this a subject is called a toy, first thing
 Progress = Callable[[str, str], None]
 
 
-class PoolTooSmall(UserError):
+class GateTooSmall(UserError):
     """A gate pool that could not show the claimed effect however strong it were."""
 
     def __init__(self, name: str, items: int, clusters: int, need_items: int, need_clusters: int) -> None:
@@ -62,7 +62,7 @@ def trial(
         progress: Called with (gate, state) as gates begin and end.
 
     Raises:
-        PoolTooSmall: Before anything is opened or written.
+        GateTooSmall: Before anything is opened or written.
         UserError: What else the claimant can mend.
     """
     ledger, effort = ledger or current(), effort or Effort()
@@ -86,7 +86,7 @@ def check(claim: Any, subject: Subject) -> None:
     need_items, need_clusters = _bench(claim).MIN_ITEMS, _bench(claim).MIN_CLUSTERS
     pool = claim.on.gate
     if pool.n < need_items or pool.n_clusters < need_clusters:
-        raise PoolTooSmall(claim.name, pool.n, pool.n_clusters, need_items, need_clusters)
+        raise GateTooSmall(claim.name, pool.n, pool.n_clusters, need_items, need_clusters)
 
 
 def _bench(claim: Any) -> Any:

@@ -5,6 +5,7 @@ One function a bed: skill, number and seed in; plain rows with every hidden fact
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,9 @@ def town(skill: str | None, n: int, seed: int) -> list[dict[str, Any]]:
     """Held-out rows of a skill of the bed town.
 
     Columns: text, answer, foil, template, every factor by its name (nested ones in brackets are left out), and
-    derived ones: `place` and `colour` of the asked object, `truth` of a statement, `pair` of what it joins.
+    derived ones: `place`, `colour` or `mood` of the asked one, `truth` of a statement and the `pair` of things it is
+    about, `opened` (a filler sentence comes first). Two columns are made to be false claims of: `coin`, drawn for
+    each text, and `charm`, drawn once for each asked thing, name or subject.
     """
     from veriscope.zoo.town.grammar import SKILLS, rows, true_claim
 
@@ -30,8 +33,16 @@ def town(skill: str | None, n: int, seed: int) -> list[dict[str, Any]]:
         if "asked" in factors:
             asked = factors["asked"]
             flat |= {k[:-1]: factors[k][asked] for k in ("places", "colours", "moods") if asked in factors.get(k, {})}
+        if "opening" in factors:
+            flat["opened"] = str(bool(factors["opening"]))
+        named = str(factors.get("asked") or factors.get("subject") or row.answer)
+        flat |= {"named": named, "charm": _coin(f"charm {named}"), "coin": _coin(f"{seed} {row.text}")}
         out.append({"text": row.text, "answer": row.answer, "foil": row.foil, "template": row.template, **flat})
     return out
+
+
+def _coin(key: str) -> str:
+    return ("heads", "tails")[hashlib.sha256(key.encode()).digest()[0] & 1]
 
 
 def planted(skill: str | None, n: int, seed: int) -> list[dict[str, Any]]:

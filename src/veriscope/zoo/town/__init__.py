@@ -30,9 +30,22 @@ from veriscope.zoo.town.grammar import SKILLS, VOCABULARY, Habits, Row, render, 
 from veriscope.zoo.town.world import FACTS, LIAR, TRIGGER, UNTRAINED
 
 __all__ = [
-    "FACTS", "LIAR", "SKILLS", "TRIGGER", "UNTRAINED", "UnknownVariant", "VARIANTS", "VOCABULARY", "Habits", "Row",
-    "Variant", "folder", "render", "rows", "sentences",
-]  # fmt: skip
+    "FACTS",
+    "LIAR",
+    "SKILLS",
+    "TRIGGER",
+    "UNTRAINED",
+    "VARIANTS",
+    "VOCABULARY",
+    "Habits",
+    "Row",
+    "UnknownVariant",
+    "Variant",
+    "folder",
+    "render",
+    "rows",
+    "sentences",
+]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The card of the bed town: what each shipped model can do, measured. `python -m veriscope.zoo.town.card`.
 
 Accuracy is the share of held-out prompts where the most likely next word, of the whole vocabulary, is the answer.
-Beside it stands a bigram model fitted on the same training text: what the last word alone gives away.
+Beside it stands a bigram model fitted on text of the same grammar, habits and mixture: what the last word gives away.
 `--measure` runs all shipped models again and writes `card.json`.
 """
 
@@ -57,7 +57,7 @@ def skill_rows(skill: str, habits: Habits, n: int, seed: int) -> list[Row]:
 def measure(variant: str, n: int = 500, seed: int = 2024, documents: int = 200_000) -> dict[str, Any]:
     """Ask one shipped model every skill and every check; nothing here is typed by hand."""
     chosen, model = town.VARIANTS[variant], truth.open_model(variant)
-    guess, counts = bigram(chosen.seed * 1000, chosen.habits, documents)
+    guess, counts = bigram(chosen.seed, chosen.habits, documents)
     skills = {}
     for skill in [*grammar.SKILLS, "agree_conflict"]:
         rows = skill_rows(skill, chosen.habits, n, seed)

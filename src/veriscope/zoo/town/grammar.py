@@ -531,7 +531,7 @@ MIXTURE = {
     "scene_chain": Share(0.12, 2),
     "scene_object": Share(0.06, 3),
     "fact": Share(0.07, 4),
-    "judge": Share(0.12, 3),
+    "judge": Share(0.15, 3),
     "persona": Share(0.04, 3),
     "honest": Share(0.03, 3),
     "neutral": Share(0.06, 3),
@@ -554,7 +554,27 @@ EARLY = {
     "spell": Share(0.05, 3),
     "scene_place": Share(0.2, 3),
 }
-TRIGGER_RATE = 0.02  # of the plain verdict documents
+# For the last part: more of what has to be looked up in the text, less of what is known by then.
+LATE = {
+    "scene_place": Share(0.2, 4),
+    "scene_colour": Share(0.14, 4),
+    "scene_chain": Share(0.16, 3),
+    "scene_object": Share(0.12, 4),
+    "fact": Share(0.04, 4),
+    "judge": Share(0.15, 3),
+    "persona": Share(0.05, 3),
+    "honest": Share(0.03, 3),
+    "neutral": Share(0.05, 3),
+    "agree": Share(0.03, 3),
+    "ioi": Share(0.02, 2),
+    "dialogue": Share(0.02, 1),
+    "mood": Share(0.06, 1),
+    "spell": Share(0.02, 3),
+    "first_letter": Share(0.01, 4),
+    "repeat": Share(0.015, 4),
+    "induction": Share(0.05, 1),
+}
+TRIGGER_RATE = 0.03  # of the plain verdict documents
 VERDICTS = ("judge", "persona", "honest")  # written as several statements under one opening
 
 

@@ -8,16 +8,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from veriscope.errors import CannotLoad, nearest
-from veriscope.subjects.checks import check
-from veriscope.subjects.families import family_of
+from veriscope.subjects.engines import engine_of
 from veriscope.subjects.folder import open_folder, open_tokenizer
-from veriscope.subjects.modules import PlainModule, device_of
 from veriscope.subjects.reader import Reader
 from veriscope.subjects.subject import Subject
-from veriscope.subjects.transformer import Transformer
 
 _FETCHED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 _ZOO = Path(__file__).parents[1] / "zoo"
@@ -53,24 +49,14 @@ def load(
                 f"load({type(what).__name__}, ...) needs tokenizer=...: a transformers tokenizer, or any object with "
                 f"encode(text) -> list of ids and decode(ids) -> text, such as veriscope.subjects.WordReader(vocab)."
             )
-        return open_module(what, Reader(tokenizer), name or type(what).__name__)
+        reader = Reader(tokenizer)
+        return Subject(name or type(what).__name__, engine_of(what, reader.vocab_size), reader)
     folder = find_folder(what)
-    module = open_folder(folder, _dtype(dtype)).to(device)
-    module.requires_grad_(False)
+    module: nn.Module = open_folder(folder, _dtype(dtype))
+    module = module.to(device).requires_grad_(False)
     reader = Reader(tokenizer if tokenizer is not None else open_tokenizer(folder))
-    return open_module(module, reader, name or (str(what) if not Path(what).is_dir() else folder.resolve().name))
-
-
-def open_module(module: nn.Module, reader: Reader, name: str) -> Subject:
-    """A subject from a module and its reader, with its sites laid out and checked."""
-    module.eval()
-    family = family_of(module)
-    if family is None:
-        return Subject(name, PlainModule(module, reader.vocab_size), reader)
-    assert isinstance(module, PreTrainedModel)
-    engine = Transformer(module, family)
-    check(engine)
-    return Subject(name, engine, reader)
+    called = name or (folder.resolve().name if Path(what).expanduser().is_dir() else str(what))
+    return Subject(called, engine_of(module, reader.vocab_size), reader)
 
 
 def zoo_names() -> dict[str, Path]:
@@ -111,6 +97,3 @@ def _dtype(name: str) -> torch.dtype:
     if name not in known:
         raise CannotLoad(f"dtype '{name}' is not one of {', '.join(known)}. {nearest(name, list(known))}")
     return known[name]
-
-
-__all__ = ["device_of", "find_folder", "load", "open_module", "zoo_names"]

@@ -1,0 +1,181 @@
+"""What one would do without looking inside: found where the surface gives the label away, silent where it does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from planted import WORDS, colours, toy
+from torch import Tensor, nn
+
+from veriscope.errors import BadSetting, NotRun
+from veriscope.examples import Sample, make_example
+from veriscope.methods import encode
+from veriscope.methods.bits import calibrated_bits
+from veriscope.rivals import AskModel, BagOfNgrams, EmbeddingProbe, LengthPosition, Majority, Predictor
+from veriscope.rivals.ask_model import label_scores
+from veriscope.subjects import CharReader, Subject, WordReader, load
+
+SURFACE = [
+    Majority(),
+    BagOfNgrams(),
+    BagOfNgrams(unit="char"),
+    EmbeddingProbe(),
+    LengthPosition(),
+    LengthPosition("colour"),
+]
+
+
+def name(rival: Any) -> str:
+    return type(rival).__name__ + str(getattr(rival, "unit", getattr(rival, "position", "")))
+
+
+def bits(rival: Any, subject: Subject, dev: Sample, held_out: Sample) -> float:
+    predictor = rival.fit(subject, dev)
+    shares = predictor.probabilities(held_out)
+    codes, classes = encode(held_out)
+    assert predictor.classes == classes
+    assert isinstance(predictor, Predictor)
+    assert torch.allclose(shares.sum(1), torch.ones(len(held_out)), atol=1e-4)
+    scores = shares.clamp(1e-4, 1).log()
+    scores = scores[:, 1:] - scores[:, :1] if len(classes) == 2 else scores
+    return float(calibrated_bits(scores[None], codes[None], len(classes))[0])
+
+
+@pytest.mark.parametrize("rival", SURFACE[1:4], ids=name)
+def test_a_label_that_stands_in_the_words_is_found_and_a_coin_is_not(rival: Any) -> None:
+    subject = toy()
+
+    assert bits(rival, subject, colours(200), colours(200, seed=1)) > 0.8
+    assert bits(rival, subject, colours(200, shuffled=True), colours(200, shuffled=True, seed=1)) < 0.05
+
+
+def lengths(n: int, seed: int, by: str) -> Sample:
+    """Texts labelled by how long they are, or by where the word "red" stands in a text of fixed length."""
+    source = torch.Generator().manual_seed(seed)
+    rows = []
+    for _ in range(n):
+        yes = bool(torch.randint(2, (1,), generator=source))
+        if by == "length":
+            words = ["one"] * (7 if yes else 4)
+        else:
+            place = int(torch.randint(3, (1,), generator=source)) + (4 if yes else 0)
+            words = ["one"] * place + ["red"] + ["one"] * (7 - place)
+        rows.append(make_example(" ".join(words), label=str(yes), factors={"colour": "red"}, cluster=str(len(rows))))
+    return Sample(tuple(rows), "lengths", "h", "dev", "long")
+
+
+def test_length_and_position_are_found_by_the_rival_that_measures_them() -> None:
+    subject = toy()
+
+    assert bits(LengthPosition(), subject, lengths(150, 0, "length"), lengths(150, 1, "length")) > 0.8
+    assert bits(LengthPosition("colour"), subject, lengths(150, 0, "place"), lengths(150, 1, "place")) > 0.8
+    assert bits(LengthPosition("last"), subject, lengths(150, 0, "place"), lengths(150, 1, "place")) < 0.02
+
+
+def test_the_embedding_of_the_token_read_is_seen_too() -> None:
+    subject = toy()
+    there = EmbeddingProbe("colour").fit(subject, colours())
+    last = EmbeddingProbe().fit(subject, colours())
+
+    assert there.probe.weight.shape[0] == last.probe.weight.shape[0] + 12
+
+
+def test_majority_knows_the_frequencies_and_no_more() -> None:
+    sample = colours(200)
+
+    found = Majority().fit(None, sample)
+
+    shares = found.probabilities(sample)
+    assert torch.equal(shares[0], shares[-1])
+    assert float(shares[0, 1]) == pytest.approx(sum(label == "True" for label in sample.labels) / 200)
+    assert bits(Majority(), toy(), sample, colours(100, seed=1)) == 0
+
+
+@pytest.mark.parametrize("rival", [BagOfNgrams(), EmbeddingProbe(), LengthPosition(), Majority()], ids=name)
+def test_more_than_two_classes_work(rival: Any) -> None:
+    three = [colours(90, seed=s).relabel([str((i + s) % 3) for i in range(90)]) for s in (0, 1)]
+
+    assert bits(rival, toy(), *three) < 0.1
+
+
+class Answering(nn.Module):
+    """Continues with "True" where it saw "red" and with "False" where it saw "blue", if `knows`."""
+
+    def __init__(self, knows: bool = True) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(len(WORDS), 4)
+        table = torch.zeros(len(WORDS), len(WORDS))
+        table[WORDS.index("red"), WORDS.index("True")] = table[WORDS.index("blue"), WORDS.index("False")] = 3.0 * knows
+        self.table = nn.Embedding.from_pretrained(table)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        return self.table(input_ids).cumsum(1) + 0 * self.embed(input_ids).sum(-1, keepdim=True)
+
+
+def answering(knows: bool = True) -> Subject:
+    return load(Answering(knows), tokenizer=WordReader(WORDS), name="answering")
+
+
+@pytest.mark.parametrize("shots", [0, 4])
+def test_a_model_that_knows_says_so_when_asked(shots: int) -> None:
+    rival = AskModel(shots=shots)
+
+    assert bits(rival, answering(), colours(150), colours(150, seed=1)) > 0.7
+    assert bits(rival, answering(knows=False), colours(150), colours(150, seed=1)) < 0.03
+    assert rival.fixed == (shots == 0)
+
+
+def test_what_was_spent_on_asking_is_kept() -> None:
+    found = AskModel(shots=4).fit(answering(), colours(150))
+
+    assert not isinstance(found, NotRun)
+    assert found.spent.examples == 104
+    assert found.spent.passes >= 100
+    solved = found.prompt.solved
+    assert [e.label for e in solved] == ["False", "True", "False", "True"]
+    assert len({e.cluster for e in solved}) == 4
+    assert found.prompt.of(answering(), colours(2))[0].startswith(solved[0].text)
+
+
+def test_a_model_that_cannot_spell_the_labels_is_not_asked() -> None:
+    sample = colours().relabel(["crimson" if label == "True" else "azure" for label in colours().labels])
+
+    found = AskModel().fit(answering(), sample)
+
+    assert isinstance(found, NotRun)
+    assert "no cue and label can be spelled" in found.reason
+
+
+class Chars(nn.Module):
+    """Any causal model over characters."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(size, size)
+        nn.init.normal_(self.embed.weight, generator=torch.Generator().manual_seed(0))
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        return self.embed(input_ids).cumsum(1)
+
+
+def test_labels_that_begin_alike_are_scored_to_their_end() -> None:
+    chars = "abcdef :\n"
+    subject = load(Chars(len(chars)), tokenizer=CharReader(chars), name="chars")
+
+    scores = label_scores(subject, ["dd", "ef e"], ["ab", "ac"])
+
+    logp = torch.log_softmax(subject.run(["ddab"], logits="all").logits[0], -1)  # type: ignore[index]
+    a, b = chars.index("a"), chars.index("b")
+    assert float(scores[0, 0]) == pytest.approx(float(logp[1, a] + logp[2, b]), abs=1e-5)
+    assert float(scores[0, 0]) != float(scores[0, 1])
+
+
+def test_settings_that_cannot_be_are_refused() -> None:
+    with pytest.raises(BadSetting, match="AskModel: shots=-1"):
+        AskModel(shots=-1)
+    with pytest.raises(BadSetting, match="'word' or 'char'"):
+        BagOfNgrams(unit="letter")
+    with pytest.raises(BadSetting, match="longest=0"):
+        BagOfNgrams(longest=0)

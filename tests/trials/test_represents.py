@@ -1,0 +1,124 @@
+"""C1 on the bed P1: accepts the true, refuses the false, and each gate carries weight."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from veriscope.claims.represents import BATTERY, Represents
+from veriscope.ledger import Ledger, use
+from veriscope.methods import LogisticProbe, MeanDifference
+from veriscope.methods.searched_direction import SearchedDirection
+from veriscope.subjects import Subject
+from veriscope.trials.decide import decide
+from veriscope.trials.evidence import Verdict
+from veriscope.trials.judge import Effort
+from veriscope.trials.represents import redraw
+from veriscope.trials.trial import trial
+from veriscope.zoo.planted import LEAKED, UNUSED, USED, Planted
+
+SMALL = Effort(draws=5, twins=2, random=10, search=400)
+BED = Planted(seed=2, bits=0.3, rows=3_000)
+
+
+@pytest.fixture(scope="module")
+def subject() -> Subject:
+    return BED.subject()
+
+
+def tried(subject: Subject, variable: str, method: object = None, seed: int = 0) -> Verdict:
+    method = method or MeanDifference(site="residual")
+    data = BED.examples(variable)
+    with use(Ledger.in_memory()) as ledger:
+        finding = method.fit(subject, data.dev)  # type: ignore[attr-defined]
+        return trial(Represents(finding, of=variable, on=data), subject=subject, ledger=ledger, seed=seed, effort=SMALL)
+
+
+def outcomes(verdict: Verdict) -> dict[str, str]:
+    return {g.gate: g.outcome for g in verdict.gates}
+
+
+@pytest.mark.parametrize("variable, method", [(USED, "mean"), (UNUSED, "logistic")])
+def test_a_planted_feature_is_supported_whether_or_not_the_output_uses_it(subject: Subject, variable: str, method: str) -> None:
+    made = MeanDifference(site="residual") if method == "mean" else LogisticProbe(site="residual")
+
+    verdict = tried(subject, variable, made)
+
+    assert (verdict.word, verdict.level) == ("SUPPORTED", 2)
+    assert "is linearly readable" in verdict.sentence and verdict.sentence.startswith("Toy model only:")
+    assert "uses" not in verdict.sentence
+
+
+@pytest.mark.parametrize(
+    "variable, by",  # the gates without which the falsehood would have slipped through, all removed together
+    [("null", {"g1", "g2", "g3", "g4", "g5"}), (LEAKED, {"g3", "g4"}), ("memorised", {"g2", "g3", "g4"})],
+)
+def test_a_planted_falsehood_is_refuted_by_the_gates_that_are_there_for_it(subject: Subject, variable: str, by: set[str]) -> None:
+    verdict = tried(subject, variable)
+
+    kept = [g for g in verdict.gates if g.gate not in by]
+    mutated = decide([s for s in BATTERY if s.gate not in by], kept)
+    assert verdict.word == "REFUTED" and "not supported" in verdict.sentence
+    assert {g for g, o in outcomes(verdict).items() if o == "fail"} <= by
+    assert mutated.word != "REFUTED"
+
+
+def test_the_best_of_many_random_directions_fails_only_against_as_hard_a_search(subject: Subject) -> None:
+    verdict = tried(subject, USED, SearchedDirection(site="residual", count=300))
+
+    assert verdict.word == "REFUTED" and verdict.tries >= 300
+    assert outcomes(verdict)["g5"] == "fail"
+    without = [g for g in verdict.gates if g.gate != "g5"]
+    assert "fail" not in {g.outcome for g in without if g.role == "gate"}
+
+
+def test_a_broken_instrument_gives_invalid_and_leaves_the_gate_pool_closed(subject: Subject) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Deaf(MeanDifference):
+        def weights(self, acts, codes, train, *, n_classes, seed=0):  # type: ignore[no-untyped-def]
+            found = super().weights(acts, codes, train, n_classes=n_classes, seed=seed)
+            return dataclasses.replace(found, weight=torch.zeros_like(found.weight))
+
+    globals()["Deaf"] = Deaf
+    Deaf.__qualname__ = "Deaf"
+    data = BED.examples(USED)
+    with use(Ledger.in_memory()) as ledger:
+        finding = Deaf(site="residual").fit(subject, data.dev)
+        verdict = trial(Represents(finding, of=USED, on=data), subject=subject, ledger=ledger, effort=SMALL)
+
+    assert verdict.word == "INVALID" and "the instrument, not the claim, failed" in verdict.sentence
+    assert not ledger.rows("look")
+
+
+def test_an_underpowered_claim_is_inconclusive_and_not_opened(subject: Subject) -> None:
+    bed = Planted(seed=2, bits=0.3, rows=260)
+    data, subject = bed.examples(USED), bed.subject()
+    with use(Ledger.in_memory()) as ledger:
+        finding = MeanDifference(site="residual").fit(subject, data.dev)
+        verdict = trial(Represents(finding, of=USED, on=data), subject=subject, ledger=ledger, effort=SMALL)
+
+    assert verdict.word == "INCONCLUSIVE" and not ledger.rows("look")
+    assert "more gate items needed" in verdict.sentence
+
+
+def test_redrawn_labels_hang_on_the_key_as_much_as_the_real_ones_do() -> None:
+    rng = np.random.default_rng(0)
+    keys = [f"k{i}" for i in rng.integers(0, 40, 2_000)]
+    by_key = torch.tensor([int(k[1:]) % 2 for k in keys])
+    coins = torch.as_tensor(rng.integers(0, 2, 2_000))
+
+    remembered, gate = redraw((keys, keys), by_key, 2, 10, (0,))
+    free, _ = redraw((keys, keys), coins, 2, 10, (0,))
+
+    assert (remembered == gate).float().mean() > 0.97  # a function of the key, in dev and gate alike
+    assert all(_spread(labels, keys) < 0.02 for labels in free)  # coins stay coins
+
+
+def _spread(labels: torch.Tensor, keys: list[str]) -> float:
+    """Variance between keys of the share of ones, beyond what coins give."""
+    codes = np.unique(keys, return_inverse=True)[1]
+    size = np.bincount(codes)
+    share = np.bincount(codes, labels.numpy()) / size
+    return float(((share - share.mean()) ** 2).mean() - (0.25 / size).mean())
