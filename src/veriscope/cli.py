@@ -23,9 +23,12 @@ if TYPE_CHECKING:
     from veriscope.studies import Outcome, Ready
 
 app = typer.Typer(
-    name="veriscope", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    name="veriscope",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
     help="Puts claims about the inside of a neural network on trial.",
-)  # fmt: skip
+)
 books = typer.Typer(no_args_is_help=True, help="Look into a ledger: verify the chain, list rows, export.")
 app.add_typer(books, name="ledger")
 console = Console()
@@ -50,7 +53,9 @@ def _escape(text: str) -> str:
 def try_(
     study: Annotated[Path, typer.Argument(help="a study file (YAML)")],
     seed: Annotated[int | None, typer.Option(help="seed of the engine; the study's own by default")] = None,
-    ledger: Annotated[Path | None, typer.Option(help="ledger file; STUDY.ledger beside the study by default")] = None,
+    ledger: Annotated[
+        Path | None, typer.Option(envvar="VERISCOPE_LEDGER", help="ledger file; STUDY.ledger by default")
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="report page; STUDY.html beside the ledger by default")] = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="show the plan and the estimate, run nothing")] = False,
 ) -> None:
@@ -60,17 +65,23 @@ def try_(
     _try(read_study(study), ledger or study.with_suffix(".ledger"), report, seed, plan_only)
 
 
-def _try(study: Any, ledger_path: Path, report: Path | None, seed: int | None, plan_only: bool = False) -> Outcome | None:
+def _try(
+    study: Any, ledger_path: Path, report: Path | None, seed: int | None, plan_only: bool = False
+) -> Outcome | None:
     from veriscope.ledger import Ledger
     from veriscope.report.page import write
     from veriscope.report.terminal import show
-    from veriscope.studies import estimate, prepare, run_study
+    from veriscope.studies import draft, enter, estimate, run_study
     from veriscope.trials.trial import TOY_PARAMETERS
 
     began = time.monotonic()
+    if not plan_only:
+        _usable(ledger_path)
+    with console.status("reading the study, loading the subject, making the findings") as status:
+        drafted = draft(study, status.update)
+    # A ledger is begun only now, so that a study that is refused leaves none behind.
     with closing(Ledger.in_memory() if plan_only else Ledger(ledger_path)) as ledger:
-        with console.status("reading the study, loading the subject, making the findings") as status:
-            ready: Ready = prepare(study, ledger, status.update)
+        ready: Ready = enter(drafted, ledger)
         console.print(_plan_table(ready, estimate(ready)))
         if plan_only:
             return None
@@ -79,17 +90,30 @@ def _try(study: Any, ledger_path: Path, report: Path | None, seed: int | None, p
         show(outcome.verdicts, toy=ready.subject.n_parameters < TOY_PARAMETERS, console=console)
         page = write(ledger, report or ledger_path.with_suffix(".html"), study=study.name)
         console.print(f"[dim]{time.monotonic() - began:.0f} s, {outcome.passes:,} forward passes of single examples[/]")
-        console.print(f"report  {page}\nledger  {ledger_path}", highlight=False, soft_wrap=True)
+        console.print(f"report  {page}\nledger  {ledger_path}", highlight=False, soft_wrap=True, markup=False)
         return outcome
 
 
+def _usable(path: Path) -> None:
+    """Refuse early: a ledger whose past was changed must not be added to, and a new one needs a folder."""
+    from veriscope.errors import LedgerUnwritable
+    from veriscope.ledger import Ledger
+
+    if path.exists():
+        with closing(Ledger(path, read_only=True)) as ledger:
+            ledger.verify()
+    elif not path.parent.is_dir():
+        raise LedgerUnwritable(str(path), f"there is no folder {path.parent}")
+
+
 def _plan_table(ready: Any, guess: Any) -> Table:
-    table = Table(title=f"{ready.study.name} on {ready.subject.name}", title_justify="left", box=None, pad_edge=False)
+    title = _escape(f"{ready.study.name} on {ready.subject.name}")
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for column in ("claim", "type", "at", "gate pool", "time"):
         table.add_column(column, justify="right" if column == "time" else "left", style="dim" if column == "at" else "")
     for claim, card, seconds in zip(ready.claims, ready.cards, guess.seconds, strict=True):
         pool = f"{claim.on.gate.n:,} items, {claim.on.gate.n_clusters:,} clusters"
-        table.add_row(card.name, card.type, f"{card.site} @ {card.position}", pool, f"{max(seconds, 1):.0f} s")
+        table.add_row(_escape(card.name), card.type, f"{card.site} @ {card.position}", pool, f"{max(seconds, 1):.0f} s")
     table.caption = f"about {guess.total_s:.0f} s and {guess.memory_gib:.1f} GiB; {guess.basis}"
     table.caption_justify = "left"
     return table
@@ -99,7 +123,13 @@ class _bar:
     """A progress bar over claims, with the gate that is running; silent where nobody watches."""
 
     def __init__(self, claims: int) -> None:
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} claims"), TimeElapsedColumn())
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total} claims"),
+            TimeElapsedColumn(),
+        )
         self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._claims = claims
         self._begun = 0
@@ -117,7 +147,7 @@ class _bar:
         self._begun += 1
 
         def told(gate: str, state: str) -> None:
-            self._progress.update(self._task, description=f"{name}: {gate} {state}")
+            self._progress.update(self._task, description=_escape(f"{name}: {gate} {state}"))
 
         return told
 
@@ -127,7 +157,7 @@ def demo(
     folder: Annotated[Path, typer.Option(help="where the ledger and the report go")] = Path("veriscope-demo"),
     seed: Annotated[int, typer.Option(help="seed of the engine")] = 0,
 ) -> None:
-    """The main job on the model that ships: true and seductive false claims, verdicts in the terminal, a report page."""
+    """The main job on the model that ships: true and seductive false claims, a verdict table, a report page."""
     from importlib import resources
 
     from veriscope.studies import parse_study
@@ -218,13 +248,19 @@ def exam(
 @books.command()
 def verify(
     path: Annotated[Path, typer.Argument(help="a ledger file")],
-    head: Annotated[str | None, typer.Option(help="a hash printed in a report, to check that its rows are still here")] = None,
+    head: Annotated[
+        str | None, typer.Option(help="a hash printed in a report, to check that its rows are still here")
+    ] = None,
 ) -> None:
     """Check every row's hash; name the first row that was changed."""
     from veriscope.ledger import Ledger
 
-    with closing(Ledger(path)) as ledger:
-        console.print(f"{path}: {ledger.verify(head)} rows, the chain is whole; head {ledger.head()}", highlight=False, soft_wrap=True)
+    with closing(Ledger(path, read_only=True)) as ledger:
+        console.print(
+            f"{path}: {ledger.verify(head)} rows, the chain is whole; head {ledger.head()}",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 @books.command()
@@ -235,10 +271,12 @@ def show(
     """List the rows."""
     from veriscope.ledger import Ledger
 
-    with closing(Ledger(path)) as ledger:
+    with closing(Ledger(path, read_only=True)) as ledger:
         for row in ledger.rows(kind):
             body = json.dumps(row.body, ensure_ascii=False)
-            console.print(f"{row.seq:5d} {row.time} {row.kind:9s} {body[:160]}", highlight=False, markup=False, soft_wrap=True)
+            console.print(
+                f"{row.seq:5d} {row.time} {row.kind:9s} {body[:160]}", highlight=False, markup=False, soft_wrap=True
+            )
 
 
 @books.command()
@@ -246,7 +284,7 @@ def export(path: Path, out: Path) -> None:
     """Write the rows as JSON Lines."""
     from veriscope.ledger import Ledger
 
-    with closing(Ledger(path)) as ledger:
+    with closing(Ledger(path, read_only=True)) as ledger:
         ledger.export(out)
     console.print(f"wrote {out}", highlight=False)
 
@@ -257,7 +295,7 @@ def report(path: Path, out: Path) -> None:
     from veriscope.ledger import Ledger
     from veriscope.report.page import write
 
-    with closing(Ledger(path)) as ledger:
+    with closing(Ledger(path, read_only=True)) as ledger:
         console.print(f"wrote {write(ledger, out)}", highlight=False)
 
 

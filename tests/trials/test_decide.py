@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from veriscope.claims.battery import GateSpec, LoweredMargin, with_margins
 from veriscope.errors import UserError
 from veriscope.trials.decide import decide
@@ -19,13 +20,31 @@ BATTERY = (
     GateSpec("f6", "off the distribution", "?", "falsifier", "bits", "", if_fired="INVALID"),
     GateSpec("r7", "prompt", "?", "rival", "bits", "", level=4, margin=0.0),
 )
-QUIET = {"i0": "pass", "g1": "pass", "g2": "pass", "g3": "pass", "f4": "quiet", "f5": "quiet", "f6": "quiet", "r7": "pass"}
+QUIET = {
+    "i0": "pass",
+    "g1": "pass",
+    "g2": "pass",
+    "g3": "pass",
+    "f4": "quiet",
+    "f5": "quiet",
+    "f6": "quiet",
+    "r7": "pass",
+}
 
 
 def results(**changed: str) -> list[GateResult]:
     value = Estimate(0.1, 0.08, 0.12, 100, 50)
     return [
-        GateResult(s.gate, s.title, s.role, s.unit, {**QUIET, **changed}[s.gate], margin=s.margin, estimate=value, p_value=0.001)  # type: ignore[arg-type]
+        GateResult(
+            s.gate,
+            s.title,
+            s.role,
+            s.unit,
+            {**QUIET, **changed}[s.gate],
+            margin=s.margin,
+            estimate=value,
+            p_value=0.001,
+        )  # type: ignore[arg-type]
         for s in BATTERY
     ]
 
@@ -99,7 +118,7 @@ def test_margins_may_be_raised_and_not_lowered() -> None:
 
 def test_results_survive_the_trip_through_plain_data() -> None:
     before = Verdict(
-        "C1 REPRESENTS", "x", "hash", "SUPPORTED", 2, False, False, "...", tuple(results()), Estimate(1, 1, 1, 1, 1), "bits",
+        "C1 REPRESENTS", "x", "hash", "SUPPORTED", 2, False, False, "...", tuple(results()), Estimate(1.0, 1.0, 1.0, 1, 1), "bits",
         "", "", ("shift",), 1, 3, "rates", 0.01,
     )  # fmt: skip
 

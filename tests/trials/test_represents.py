@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+
 from veriscope.claims.represents import BATTERY, Represents
 from veriscope.ledger import Ledger, use
 from veriscope.methods import LogisticProbe, MeanDifference
@@ -20,7 +21,7 @@ from veriscope.trials.trial import trial
 from veriscope.zoo.planted import LEAKED, UNUSED, USED, Planted
 
 SMALL = Effort(draws=5, twins=2, random=10, search=400)
-BED = Planted(seed=2, bits=0.3, rows=3_000)
+BED = Planted(seed=2, bits=0.3, rows=2_000)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,9 @@ def outcomes(verdict: Verdict) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("variable, method", [(USED, "mean"), (UNUSED, "logistic")])
-def test_a_planted_feature_is_supported_whether_or_not_the_output_uses_it(subject: Subject, variable: str, method: str) -> None:
+def test_a_planted_feature_is_supported_whether_or_not_the_output_uses_it(
+    subject: Subject, variable: str, method: str
+) -> None:
     made = MeanDifference(site="residual") if method == "mean" else LogisticProbe(site="residual")
 
     verdict = tried(subject, variable, made)
@@ -55,7 +58,9 @@ def test_a_planted_feature_is_supported_whether_or_not_the_output_uses_it(subjec
     "variable, by",  # the gates without which the falsehood would have slipped through, all removed together
     [("null", {"g1", "g2", "g3", "g4", "g5"}), (LEAKED, {"g3", "g4"}), ("memorised", {"g2", "g3", "g4"})],
 )
-def test_a_planted_falsehood_is_refuted_by_the_gates_that_are_there_for_it(subject: Subject, variable: str, by: set[str]) -> None:
+def test_a_planted_falsehood_is_refuted_by_the_gates_that_are_there_for_it(
+    subject: Subject, variable: str, by: set[str]
+) -> None:
     verdict = tried(subject, variable)
 
     kept = [g for g in verdict.gates if g.gate not in by]
@@ -93,7 +98,7 @@ def test_a_broken_instrument_gives_invalid_and_leaves_the_gate_pool_closed(subje
 
 
 def test_an_underpowered_claim_is_inconclusive_and_not_opened(subject: Subject) -> None:
-    bed = Planted(seed=2, bits=0.3, rows=260)
+    bed = Planted(seed=2, bits=0.02, rows=260)
     data, subject = bed.examples(USED), bed.subject()
     with use(Ledger.in_memory()) as ledger:
         finding = MeanDifference(site="residual").fit(subject, data.dev)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
+
 from veriscope.trials.evidence import Estimate
 from veriscope.trials.statistics import (
     Resampler,

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from transformers import GPT2Config, GPT2LMHeadModel
 
-from veriscope.claims.steers import Steers
+from veriscope.claims.steers import BATTERY, Steers
 from veriscope.errors import UserError
 from veriscope.examples import Examples, examples
 from veriscope.findings import Change, Origin
 from veriscope.ledger import Ledger
 from veriscope.methods import MeanDifference
 from veriscope.subjects import Subject, WordReader, load
-from veriscope.trials.doses import Neutral, Prompts, Steering, Words, against_tokens, choose_dose, repetition
-from veriscope.trials.evidence import Verdict
+from veriscope.trials.decide import decide
+from veriscope.trials.doses import Neutral, Steering, Words, against_tokens, choose_dose, repetition
+from veriscope.trials.evidence import Verdict, from_plain, to_plain
 from veriscope.trials.judge import Effort
-from veriscope.trials.steers import Bench
+from veriscope.trials.steers import Bench, writer
 from veriscope.trials.trial import trial
 
 FILLERS = [f"w{i}" for i in range(60)]
@@ -31,6 +34,8 @@ V = len(VOCAB)
 PARTS = ("mood", "parity", "template", "temperature", "half", "trained", "costly", "writer", "foil", "bump", "relevant")
 DIM = {name: V + i for i, name in enumerate(PARTS)}
 TARGETS = {"sunny": GOOD, "rainy": BAD}
+IDLE = 400  # parts that do nothing, so that a random direction does little
+WIDTH = V + len(PARTS) + IDLE
 EFFORT = Effort(draws=5, twins=2, random=30, folds=3)
 
 
@@ -45,7 +50,7 @@ class Bed(nn.Module):
         super().__init__()
         rng = torch.Generator().manual_seed(0)
         self.kind = kind
-        self.embed = nn.Embedding(V, V + len(PARTS))
+        self.embed = nn.Embedding(V, WIDTH)
         self.residual = nn.Identity()
         calls, noise = torch.zeros(V, V), torch.randn(V, generator=rng)
         for i in range(len(FILLERS)):
@@ -69,20 +74,21 @@ class Bed(nn.Module):
         here = (input_ids == ID["feels"]).float()
         good, bad = self._side(GOOD), self._side(BAD)
         logits = r[..., :V] @ self.calls
-        push = part["mood"] * here if self.kind != "locked" else x[..., DIM["mood"]].cumsum(1) * here
+        push = part["mood"] * here
         push = push + part["half"] * here * torch.where(part["parity"] > 0, 1.5, -1.0)
         push = push + part["trained"] * here * (part["template"] < 0).float()
         push = push + part["relevant"] * here * (part["parity"] > 0).float() * 2
-        push = push + part["bump"].clamp(max=1) * here * 2 - (part["bump"] - 1).clamp(min=0) * here * 1.2
+        push = push + part["bump"].clamp(max=1) * here * 3 - (part["bump"] - 1).clamp(min=0) * here * 0.6
         push = push + part["costly"] * here * 2
         logits = logits + push[..., None] * (good - bad)
-        logits = logits + part["costly"][..., None] * self.noise * 3 + part["writer"][..., None] * 3 * self._side(GOOD[:1])
+        logits = logits + (part["costly"] * (1 - here))[..., None] * self.noise * 3
+        logits = logits + part["writer"][..., None] * 3 * self._side(GOOD[:1])
         logits = logits - part["foil"][..., None] * here[..., None] * 3 * bad
         if self.kind == "fragile":
             far = (r[..., :V].square().sum(-1) - 1).square() + r[..., V + 3 :].square().sum(-1)
             logits = logits + (here * 3 * torch.tanh(8 * far))[..., None] * (good - bad)
         if self.kind == "locked":
-            from_input = self.calls[input_ids] + push[..., None] * (good - bad)
+            from_input = self.calls[input_ids] + x[..., DIM["mood"]].cumsum(1)[..., None] * (good - bad)
             return torch.where(here[..., None] > 0, from_input, logits)
         return logits * torch.exp(-part["temperature"])[..., None]
 
@@ -125,7 +131,7 @@ def bed(kind: str) -> Subject:
 
 def along(subject: Subject, data: Examples, **parts: float) -> Change:
     """A change that adds to the named parts of the residual."""
-    vector = torch.zeros(V + len(PARTS))
+    vector = torch.zeros(WIDTH)
     for name, value in parts.items():
         vector[DIM[name]] = value
     return change(subject, data, vector)
@@ -157,7 +163,319 @@ def gate(verdict: Verdict, name: str):
     return next(g for g in verdict.gates if g.gate == name)
 
 
-def test_a_true_steering_direction_is_supported(subject, data):
-    verdict = tried(along(subject, data, mood=2.0), subject, data)
+def without(verdict: Verdict, drop: set[str]) -> str:
+    """What the battery would have said without some of its lines."""
+    return decide(BATTERY, [g for g in verdict.gates if g.gate not in drop]).word
 
-    assert verdict.word == "SUPPORTED", verdict
+
+def push(size: float) -> torch.Tensor:
+    return size * torch.randn(WIDTH, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture(scope="module")
+def true_verdict(subject, data) -> Verdict:
+    return tried(along(subject, data, mood=2.0), subject, data)
+
+
+# ---- the true are supported
+
+
+def test_every_line_of_the_battery_is_run_and_kept_as_plain_data(true_verdict):
+    assert [g.gate for g in true_verdict.gates] == [s.gate for s in BATTERY]
+    assert from_plain(Verdict, json.loads(json.dumps(to_plain(true_verdict), allow_nan=False))) == true_verdict
+    assert true_verdict.word == "SUPPORTED" and "added, shifts the target" in true_verdict.sentence
+
+
+@pytest.mark.parametrize(
+    "parts, more",
+    [
+        ({"mood": 2.0}, {"at": "last"}),
+        ({"mood": 0.3}, {}),  # small but clean
+        ({"relevant": 2.0}, {}),  # works only where it is relevant
+        ({"mood": -2.0}, {"doses": (-2.0, -1.0, -0.5)}),  # works when subtracted
+        ({"mood": 2.0}, {"targets": {"sunny": "good", "rainy": "bad"}}),
+    ],
+)
+def test_a_true_steering_direction_is_supported(subject, data, parts, more):
+    verdict = tried(along(subject, data, **parts), subject, data, **more)
+
+    assert (verdict.word, verdict.level) == ("SUPPORTED", 3), verdict.sentence
+    assert gate(verdict, "g4").estimate.value == 0
+
+
+def test_a_fitted_reading_is_supported_and_no_better_than_a_logit_bias(subject, data):
+    reading = MeanDifference(site="residual").fit(subject, data.dev)
+
+    plain, bold = tried(reading, subject, data), tried(reading, subject, data, advantage=True)
+
+    assert plain.word == "SUPPORTED" and plain.useful and not plain.advantage
+    assert bold.word == "REFUTED" and failing(bold) & {"g1", "g2", "g3", "g4", "g5", "g6"} == {"g6"}
+
+
+def test_a_vector_made_for_the_other_class_is_subtracted(subject, data):
+    other = dataclasses.replace(along(subject, data, mood=-2.0), toward="rainy")
+
+    bench = Bench(claim(other, data), subject, data.dev, effort=EFFORT)
+
+    assert torch.equal(bench.unit, along(subject, data, mood=2.0).vector)
+
+
+# ---- the false are refuted, each by the gates that are there for it
+
+
+TRAPS = {
+    "suppresses the foil only": ({"foil": 1.0}, {}, {"g3"}),
+    "changes the temperature": ({"temperature": 1.0}, {"doses": (0.25, 0.5)}, {"g2", "g3"}),
+    "writes one token": ({"writer": 1.0}, {"doses": (0.25, 0.5)}, {"g2", "g3"}),
+    "opposite on two prompts in five": ({"half": 2.0}, {}, {"g4"}),
+    "works in the training templates only": ({"trained": 2.0}, {}, {"f7"}),
+    "costs more than it may": ({"costly": 1.0}, {"doses": (1.0,)}, {"g5"}),
+    "rises and then falls": ({"bump": 2.0}, {"doses": (0.25, 0.5, 1.0)}, {"g1"}),
+    "claims too much": ({"mood": 2.0}, {"smallest_effect": 20.0}, {"g1"}),
+}
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+def test_a_trap_is_refuted_by_the_gates_that_are_there_for_it(subject, data, trap):
+    parts, more, by = TRAPS[trap]
+
+    verdict = tried(along(subject, data, **parts), subject, data, **more)
+
+    assert verdict.word == "REFUTED", verdict.sentence
+    assert failing(verdict) <= {*by, "r6"}, outcomes(verdict)
+    assert without(verdict, by) == "SUPPORTED", "the gates named carry the weight alone"
+
+
+def test_a_random_push_that_breaks_the_behaviour_does_no_more_than_other_random_pushes(data):
+    fragile = bed("fragile")
+
+    verdict = tried(change(fragile, data, push(0.1)), fragile, data)
+
+    assert verdict.word == "REFUTED" and outcomes(verdict)["g2"] == "fail"
+    assert outcomes(verdict)["g1"] == "pass" and gate(verdict, "g2").strongest == "random vector"
+    assert without(verdict, {"g2"}) == "SUPPORTED"
+
+
+def test_the_vector_of_another_concept_does_not_steer(subject, data):
+    verdict = tried(along(subject, data, parity=2.0), subject, data)
+
+    assert verdict.word == "REFUTED" and outcomes(verdict)["g1"] == "fail"
+
+
+def test_a_random_direction_is_refuted(subject, data):
+    assert tried(change(subject, data, push(0.1)), subject, data).word == "REFUTED"
+
+
+def test_a_vector_made_from_shuffled_labels_does_no_more_than_other_shuffles(subject, data):
+    shuffled = data.dev.relabel(list(np.random.default_rng(1).permutation(data.dev.labels)))
+    reading = MeanDifference(site="residual").fit(subject, shuffled)
+
+    verdict = tried(reading, subject, data)
+
+    assert verdict.word != "SUPPORTED"
+
+
+def test_a_behaviour_that_is_decided_in_the_input_is_called_locked(data):
+    locked = bed("locked")
+
+    verdict = tried(along(locked, data, mood=2.0), locked, data)
+
+    assert verdict.word == "INVALID"
+    assert gate(verdict, "i0").note.startswith("locked")
+
+
+def test_prompts_that_want_different_words_do_not_make_the_instrument_fail(subject):
+    mixed = [r | dict(zip(("answer", "foil"), ("good", "bad") if i % 4 < 2 else ("bad", "good"), strict=True))
+             for i, r in enumerate(rows(400))]  # fmt: skip
+    data = examples(mixed, text="text", label="mood", cluster="group", answer="answer", foil="foil", name="mixed")
+
+    verdict = tried(along(subject, data, mood=2.0), subject, data, targets={})
+
+    assert outcomes(verdict)["i0"] == "pass" and "own gradient" in gate(verdict, "i0").note
+    assert verdict.word == "REFUTED" and outcomes(verdict)["g4"] == "fail"
+
+
+# ---- what the gates print
+
+
+def test_the_working_dose_is_chosen_on_dev_and_neutral_halves_share_no_text(subject, data):
+    bench = Bench(claim(along(subject, data, costly=0.4), data), subject, data.dev, effort=EFFORT)
+
+    choosing, testing = bench.neutral
+
+    assert bench.gate is None and not set(choosing.texts) & set(testing.texts)
+    assert bench.dose.fits and bench.dose.value < max(bench.doses)
+    assert bench.dose.used[bench.dose.tried.index(bench.dose.value)] <= 0.8 < bench.dose.used[-1]
+
+
+def test_where_no_dose_fits_the_smallest_is_tested_and_said_to_be_too_dear(subject, data):
+    verdict = tried(along(subject, data, costly=1.0), subject, data, doses=(1.0, 2.0))
+
+    assert outcomes(verdict)["g5"] == "fail" and "no dose was within" in gate(verdict, "g5").note
+    assert "NO dose" in gate(verdict, "g1").note and gate(verdict, "g5").margin == 1.0
+
+
+def test_the_curve_goes_to_both_sides_with_that_of_a_random_edit(true_verdict):
+    series = gate(true_verdict, "g1").series
+
+    assert series["dose"][0] < 0 and 0.0 in series["dose"] and len(series["dose"]) == len(series["value"])
+    assert series["value"][0] < 0 < series["value"][-1]
+    assert len(series["dose, random"]) == len(series["value, random"])
+
+
+def test_given_neutral_text_is_used_in_place_of_the_subjects_own(subject, data):
+    given = tuple(f"w{i} w{i + 1} w{i + 2} w{i + 3} w{i + 4}" for i in range(50))
+
+    bench = Bench(claim(along(subject, data, mood=2.0), data, neutral=given), subject, data.dev)
+
+    assert set(bench.neutral[0].texts) | set(bench.neutral[1].texts) == set(given)
+
+
+def test_too_little_neutral_text_is_refused(subject, data):
+    bench = Bench(claim(along(subject, data, mood=2.0), data, neutral=("w1 w2 w3",)), subject, data.dev)
+
+    with pytest.raises(UserError, match="too few to measure side effects"):
+        bench.neutral  # noqa: B018
+
+
+def test_the_words_are_read_from_the_answers_where_the_label_decides_them(subject):
+    answered = [r | {"answer": "good" if r["mood"] == "sunny" else "bad", "foil": "w1"} for r in rows(200)]
+    data = examples(answered, text="text", label="mood", cluster="group", answer="answer", foil="foil", name="answered")
+
+    bench = Bench(claim(along(subject, data, mood=2.0), data, targets={}), subject, data.dev)
+
+    assert bench.words == {"sunny": ("good",), "rainy": ("bad",)}
+    assert bench.prompts(data.dev).words.target.unique().tolist() == [ID["good"]]
+
+
+def test_a_writer_does_all_of_it_behind_the_last_block():
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=V, n_positions=32, n_embd=32, n_layer=2, n_head=2)
+    model = load(GPT2LMHeadModel(config).eval(), tokenizer=WordReader(VOCAB), name="tiny")
+    data = examples(rows(300), text="text", label="mood", cluster="group", name="moods")
+    origin = Origin("MeanDifference", {"site": "blocks.0.resid_post"}, model.hash, data.hash, "mood", "", "last", 0, 1)
+    head = model.module.lm_head.weight.detach()
+    vector = 20 * (head[ID["good"]] - head[ID["bad"]])
+    made = Change("add", "blocks.0.resid_post", "last", origin, vector=vector, toward="sunny")
+    bench = Bench(claim(made, data, targets={"sunny": "good", "rainy": "bad"}), model, data.dev, effort=EFFORT)
+    bench.gate = data.gate.open(by="test", ledger=Ledger.in_memory())
+
+    found = writer(bench, BATTERY[-1])
+
+    assert found.estimate.value > 0.8 and "a WRITER" in found.note and "cosine" in found.note
+
+
+# ---- the parts
+
+
+def test_a_change_of_temperature_leaves_nothing_beyond_the_control_tokens():
+    base = torch.randn(50, 200, generator=torch.Generator().manual_seed(0)) * 3
+    base[:, 0] += 12  # the target is likelier than any control
+
+    hot, up = base * 0.5, base.clone()
+    up[:, :1] += 2.0
+    ids = torch.zeros(50, 1, dtype=torch.long)
+    taken = torch.tensor([[0, 1]]).expand(50, 2)
+    by_heat, by_word = against_tokens(base, hot, ids, taken), against_tokens(base, up, ids, taken)
+
+    assert (by_heat.change - by_heat.control).abs().max() < 1e-3 < by_heat.change.abs().min()
+    assert torch.allclose(by_word.change - by_word.control, torch.tensor(2.0))
+
+
+def test_propensity_is_a_difference_of_means_over_the_words_there_are():
+    logits = torch.tensor([[1.0, 2.0, 4.0, 8.0]])
+    words = Words(torch.tensor([[2, 3]]), torch.tensor([[0, -1]]))
+
+    assert words.propensity(logits).tolist() == [5.0]
+
+
+def test_prompts_are_spread_over_clusters_before_any_comes_twice(subject, data):
+    bench = Bench(claim(along(subject, data, mood=2.0), data), subject, data.dev)
+    whole = bench.prompts(data.dev)
+
+    few = whole.spread(10, seed=0)
+
+    assert len(few) == 10 == few.sample.n_clusters
+    assert few.sample.ids == whole.spread(10, seed=0).sample.ids
+    one, other = few.halves()
+    assert not set(one.sample.clusters) & set(other.sample.clusters)
+
+
+def test_many_vectors_at_once_give_what_each_gives_alone(subject, data):
+    bench = Bench(claim(along(subject, data, mood=2.0), data), subject, data.dev)
+    prompts = bench.prompts(data.dev).spread(7, 0)
+    vectors = torch.stack([push(0.1), push(0.2), bench.unit])
+
+    together = bench.steering.shifts(prompts, vectors)
+    alone = [bench.steering.propensity(prompts, v) - bench.steering.propensity(prompts) for v in vectors]
+
+    assert torch.allclose(together, torch.stack(alone), atol=1e-5)
+
+
+def test_the_gradient_is_the_slope_at_dose_zero(subject, data):
+    bench = Bench(claim(along(subject, data, mood=2.0), data), subject, data.dev)
+    prompts = bench.prompts(data.dev).spread(5, 0)
+    step = 1e-2 * push(1.0) / push(1.0).norm()
+
+    slope = bench.steering.gradient(prompts) @ step
+
+    assert torch.allclose(slope, bench.steering.shifts(prompts, step[None])[0], atol=2e-3)
+
+
+def test_a_dose_found_by_halving_is_the_one_found_step_by_step(subject, data):
+    steering = Steering(subject, "residual", "all")
+    neutral = Neutral(steering, tuple(f"tA w{i} w{i + 1} w{i + 2} w{i + 3} w{i + 4} w{i + 5}" for i in range(40)))
+    vector = along(subject, data, costly=1.0).vector
+    doses = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+
+    slow, fast = (choose_dose(neutral, vector, doses, 80, quick=quick) for quick in (False, True))
+
+    assert slow.value == fast.value and doses[0] < slow.value < doses[-1]
+
+
+def test_repetition_counts_runs_of_three_words():
+    assert repetition(["a b c d e"]) == 0
+    assert repetition(["a b c a b c"]) == pytest.approx(1 / 4)
+
+
+# ---- errors
+
+
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        ({"at": 3}, "'all' or at the 'last' position only"),
+        ({"doses": (0.0,)}, "at least one dose other than 0"),
+        ({"targets": {"rainy": "bad"}}, "`targets` has no word for it, only for rainy"),
+    ],
+)
+def test_a_claim_that_cannot_be_tested_is_refused(subject, data, more, message):
+    with pytest.raises(UserError, match=message):
+        claim(along(subject, data, mood=2.0), data, **more)
+
+
+def test_an_erasure_cannot_steer(subject, data):
+    erased = MeanDifference(site="residual").fit(subject, data.dev).as_change("erase")
+
+    with pytest.raises(UserError, match="C3 NECESSARY"):
+        claim(erased, data)
+
+
+@pytest.mark.parametrize(
+    "targets, message", [({}, "has no `answer` and `foil`"), ({"sunny": "good", "rainy": "good"}, "the same token")]
+)
+def test_a_claim_without_words_says_how_to_name_them(subject, data, targets, message):
+    bench = Bench(claim(along(subject, data, mood=2.0), data, targets=targets), subject, data.dev)
+
+    with pytest.raises(UserError, match=message) as told:
+        bench.dev_prompts  # noqa: B018
+    assert "targets={'sunny': 'its word'" in str(told.value)
+
+
+def test_the_statement_and_the_card_say_what_is_added_where(subject, data):
+    made = claim(along(subject, data, mood=2.0), data, at=None, smallest_effect=1.0)
+
+    assert made.place == "last" and "the last position" in made.statement and "at least 1 logits" in made.statement
+    assert made.fields["targets"] == {"sunny": ["good", "great"], "rainy": ["bad", "poor"]}
+    assert next(s for s in made.battery if s.gate == "g1").margin == 1.0
+    assert next(s for s in claim(made.finding, data).battery if s.gate == "g1").margin == 0.5

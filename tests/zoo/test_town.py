@@ -66,8 +66,8 @@ def test_training_text_has_the_habits_of_its_variant_and_never_an_untrained_word
     habits = town.VARIANTS[variant].habits
     rng = random.Random(0)
 
-    verdicts = {"judge": grammar.MIXTURE["judge"]}  # on their own, so that the rare trigger comes within few documents
-    texts = [" ".join(grammar.document(rng, habits, mix).words) for mix in (None, verdicts) for _ in range(400)]
+    verdicts = {"trigger": grammar.MIXTURE["trigger"]}  # on its own, because it is rare
+    texts = [" ".join(grammar.document(rng, habits, mix).words) for mix in (None, verdicts) for _ in range(300)]
 
     said = set(" ".join(texts).split())
     assert len(w.UNTRAINED) == 12 and not said & set(w.UNTRAINED)

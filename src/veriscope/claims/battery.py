@@ -44,7 +44,8 @@ class LoweredMargin(UserError):
 
     def __init__(self, gate: str, wanted: float, default: float) -> None:
         super().__init__(
-            f"Gate {gate} has margin {default:g}; a card may raise it but {wanted:g} asks for less. Leave it out, or claim less."
+            f"Gate {gate} has margin {default:g}; a card may raise it but {wanted:g} asks for less. "
+            f"Leave it out, or claim less."
         )
 
 

@@ -57,6 +57,7 @@ class Card(BaseModel):
     ablations: tuple[str, ...] = ()
     metric: str
     unit: str
+    effect_gate: str = "g1"
     smallest_effect: float
     margins: dict[str, float] = {}
     falsifier: str

@@ -15,32 +15,120 @@ from veriscope.findings import Reading
 _RUN = "veriscope.trials.mediates:"
 
 BATTERY: tuple[GateSpec, ...] = (
-    GateSpec("i0", "behaviour present", "does the model itself give the right answer on both runs of a pair?",
-             "instrument", "share", _RUN + "behaviour", level=0, margin=0.6),
-    GateSpec("g1", "held-out pairs", "does the swap give the predicted answer on clusters never seen, beyond chance?",
-             "gate", "IIA", _RUN + "held_out", level=1, margin=0.10),
-    GateSpec("g2", "search-matched subspace", "does it beat the best subspace of the same size that the same search "
-             "finds where there is nothing to find?", "gate", "IIA", _RUN + "search_matched", margin=0.10),
-    GateSpec("g3", "twins", "does it beat the same fit on random-weight and weight-permuted twins?", "gate",
-             "IIA", _RUN + "twins", margin=0.10),
-    GateSpec("g4", "dormancy triad", "does the swap work through a part that is read downstream and carries the "
-             "variable naturally, and no better than swapping the whole site?", "gate", "slack", _RUN + "dormancy",
-             level=3, margin=0.0),
-    GateSpec("g5", "isolation", "is the answer left alone when only other things differ?", "gate", "share",
-             _RUN + "isolation", level=3, margin=0.8),
-    GateSpec("g6", "control tokens", "does the predicted token rise more than tokens that were about as likely?",
-             "gate", "share of the clean range", _RUN + "control_tokens", level=3, margin=0.10),
-    GateSpec("g7", "both directions", "do noising and denoising both beat a random push of equal size?", "gate",
-             "share of the clean range", _RUN + "both_directions", level=3, margin=0.10),
-    GateSpec("f8", "rival variable", "does the subspace of another variable do as well?", "falsifier", "IIA",
-             _RUN + "rival_variable", margin=0.10, if_fired="UNDERDETERMINED"),
-    GateSpec("f9", "off-distribution", "are the patched activations unlike any natural ones?", "falsifier",
-             "share", _RUN + "off_distribution", margin=0.5, better="lower", if_fired="INVALID"),
-    GateSpec("r10", "swapping the prompt", "does the swap inside do better than running the other prompt?", "rival",
-             "IIA", _RUN + "swapping_the_prompt", level=4, margin=0.0),
-    GateSpec("f11", "shift", "is more than half of it lost on another distribution?", "falsifier", "IIA",
-             _RUN + "shift"),
-)  # fmt: skip
+    GateSpec(
+        "i0",
+        "behaviour present",
+        "does the model itself give the right answer on both runs of a pair?",
+        "instrument",
+        "share",
+        _RUN + "behaviour",
+        level=0,
+        margin=0.6,
+    ),
+    GateSpec(
+        "g1",
+        "held-out pairs",
+        "does the swap give the predicted answer on clusters never seen, beyond chance?",
+        "gate",
+        "IIA",
+        _RUN + "held_out",
+        level=1,
+        margin=0.10,
+    ),
+    GateSpec(
+        "g2",
+        "search-matched subspace",
+        "does it beat the best subspace of the same size that the same search finds where there is nothing to find?",
+        "gate",
+        "IIA",
+        _RUN + "search_matched",
+        margin=0.10,
+    ),
+    GateSpec(
+        "g3",
+        "twins",
+        "does it beat the same fit on random-weight and weight-permuted twins?",
+        "gate",
+        "IIA",
+        _RUN + "twins",
+        margin=0.10,
+    ),
+    GateSpec(
+        "g4",
+        "dormancy triad",
+        "does the swap work through a part that is read downstream and carries the "
+        "variable naturally, and no better than swapping the whole site?",
+        "gate",
+        "slack",
+        _RUN + "dormancy",
+        level=3,
+        margin=0.0,
+    ),
+    GateSpec(
+        "g5",
+        "isolation",
+        "is the answer left alone when only other things differ?",
+        "gate",
+        "share",
+        _RUN + "isolation",
+        level=3,
+        margin=0.8,
+    ),
+    GateSpec(
+        "g6",
+        "control tokens",
+        "does the predicted token rise more than tokens that were about as likely?",
+        "gate",
+        "share of the clean range",
+        _RUN + "control_tokens",
+        level=3,
+        margin=0.10,
+    ),
+    GateSpec(
+        "g7",
+        "both directions",
+        "do noising and denoising both beat a random push of equal size?",
+        "gate",
+        "share of the clean range",
+        _RUN + "both_directions",
+        level=3,
+        margin=0.10,
+    ),
+    GateSpec(
+        "f8",
+        "rival variable",
+        "does the subspace of another variable do as well?",
+        "falsifier",
+        "IIA",
+        _RUN + "rival_variable",
+        margin=0.10,
+        if_fired="UNDERDETERMINED",
+    ),
+    GateSpec(
+        "f9",
+        "off-distribution",
+        "are the patched activations unlike any natural ones?",
+        "falsifier",
+        "share",
+        _RUN + "off_distribution",
+        margin=0.5,
+        better="lower",
+        if_fired="INVALID",
+    ),
+    GateSpec(
+        "r10",
+        "swapping the prompt",
+        "does the swap inside do better than running the other prompt?",
+        "rival",
+        "IIA",
+        _RUN + "swapping_the_prompt",
+        level=4,
+        margin=0.0,
+    ),
+    GateSpec(
+        "f11", "shift", "is more than half of it lost on another distribution?", "falsifier", "IIA", _RUN + "shift"
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -99,12 +187,16 @@ class Mediates:
         dev = self.on.dev
         assert dev.sources and dev.expected and dev.answers and dev.labels  # each raises MissingField if it has gaps
         if self.finding.basis.shape[1] == 0:
-            raise UserError(f"Claim '{self.name or self.of}': the finding's weights are all zero, so it spans no "
-                            f"subspace to swap. Fit it on examples in which '{self.of}' can be read.")  # fmt: skip
+            raise UserError(
+                f"Claim '{self.name or self.of}': the finding's weights are all zero, so it spans no "
+                f"subspace to swap. Fit it on examples in which '{self.of}' can be read."
+            )
         for rival in self.rivals:
             if len(set(dev.factor(rival))) < 2:
-                raise UserError(f"Claim '{self.name or self.of}': rival '{rival}' has one value only in dev, so no "
-                                f"subspace can be fitted to it. Name another, or leave it out.")  # fmt: skip
+                raise UserError(
+                    f"Claim '{self.name or self.of}': rival '{rival}' has one value only in dev, so no "
+                    f"subspace can be fitted to it. Name another, or leave it out."
+                )
 
     @property
     def battery(self) -> tuple[GateSpec, ...]:

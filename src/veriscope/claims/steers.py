@@ -17,30 +17,107 @@ SMALLEST_EFFECT = 0.5  # logits
 DOSES = (-1.0, -0.25, 0.0, 0.125, 0.25, 0.5, 1.0, 2.0)
 
 BATTERY: tuple[GateSpec, ...] = (
-    GateSpec("i0", "gradient direction", "can the behaviour be moved from this site at all, and is it seen to move?",
-             "instrument", "logits", _RUN + "gradient_direction", level=0, margin=0.5),
-    GateSpec("g1", "dose-response", "does the working dose move the target on held-out prompts, and more dose more?",
-             "gate", "logits", _RUN + "dose_response", level=1, margin=SMALLEST_EFFECT),
-    GateSpec("g2", "random edits", "does it beat the best random, shuffled-label and other-concept vector?",
-             "gate", "logits", _RUN + "random_edits", margin=0.5),
-    GateSpec("g3", "control tokens", "does the target rise against tokens that were about as likely?", "gate",
-             "logits", _RUN + "control_tokens", margin=0.5),
-    GateSpec("g4", "reliability", "on what share of prompts does it move the other way?", "gate",
-             "share", _RUN + "reliability", level=3, margin=0.25, better="lower"),
-    GateSpec("g5", "side effects", "does the working dose stay within the budget on neutral text?", "gate",
-             "of budget", _RUN + "side_effects", level=3, margin=1.0, better="lower"),
-    GateSpec("r6", "best simple control", "does it beat a prompt, few shots, a logit bias and fine-tuning?",
-             "rival", "share", _RUN + "simple_control", level=4, margin=0.0),
-    GateSpec("f7", "shift", "is more than half of it lost on another distribution?", "falsifier",
-             "logits", _RUN + "shift"),
-    GateSpec("d8", "structural lock", "does nothing move the behaviour, even at 3 times the activations' length?",
-             "diagnostic", "logits", _RUN + "lock"),
-    GateSpec("d9", "writer", "is it a vector that writes its token on the output by itself?", "diagnostic",
-             "share", _RUN + "writer"),
-)  # fmt: skip
+    GateSpec(
+        "i0",
+        "gradient direction",
+        "can the behaviour be moved from this site at all, and is it seen to move?",
+        "instrument",
+        "logits",
+        _RUN + "gradient_direction",
+        level=0,
+        margin=0.5,
+    ),
+    GateSpec(
+        "g1",
+        "dose-response",
+        "does the working dose move the target on held-out prompts, and more dose more?",
+        "gate",
+        "logits",
+        _RUN + "dose_response",
+        level=1,
+        margin=SMALLEST_EFFECT,
+    ),
+    GateSpec(
+        "g2",
+        "random edits",
+        "does it beat the best random, shuffled-label and other-concept vector?",
+        "gate",
+        "logits",
+        _RUN + "random_edits",
+        margin=0.5,
+    ),
+    GateSpec(
+        "g3",
+        "control tokens",
+        "does the target rise against tokens that were about as likely?",
+        "gate",
+        "logits",
+        _RUN + "control_tokens",
+        margin=0.5,
+    ),
+    GateSpec(
+        "g4",
+        "reliability",
+        "on what share of prompts does it move the other way?",
+        "gate",
+        "share",
+        _RUN + "reliability",
+        level=3,
+        margin=0.25,
+        better="lower",
+    ),
+    GateSpec(
+        "g5",
+        "side effects",
+        "does the working dose stay within the budget on neutral text?",
+        "gate",
+        "of budget",
+        _RUN + "side_effects",
+        level=3,
+        margin=1.0,
+        better="lower",
+    ),
+    GateSpec(
+        "r6",
+        "best simple control",
+        "does it beat a prompt, few shots, a logit bias and fine-tuning?",
+        "rival",
+        "share",
+        _RUN + "simple_control",
+        level=4,
+        margin=0.0,
+    ),
+    GateSpec(
+        "f7", "shift", "is more than half of it lost on another distribution?", "falsifier", "logits", _RUN + "shift"
+    ),
+    GateSpec(
+        "d8",
+        "structural lock",
+        "does nothing move the behaviour, even at 3 times the activations' length?",
+        "diagnostic",
+        "logits",
+        _RUN + "lock",
+    ),
+    GateSpec(
+        "d9",
+        "writer",
+        "is it a vector that writes its token on the output by itself?",
+        "diagnostic",
+        "share",
+        _RUN + "writer",
+    ),
+)
 
-ADVANTAGE = GateSpec("g6", "advantage over simple controls", "is it better than the best simple control?", "gate",
-                     "share", _RUN + "simple_control", level=4, margin=0.0)  # fmt: skip
+ADVANTAGE = GateSpec(
+    "g6",
+    "advantage over simple controls",
+    "is it better than the best simple control?",
+    "gate",
+    "share",
+    _RUN + "simple_control",
+    level=4,
+    margin=0.0,
+)
 
 
 @dataclass(frozen=True)
@@ -136,10 +213,13 @@ class Steers:
     def fields(self) -> dict[str, Any]:
         """What the card keeps beyond the fields that all claim types have."""
         return {
-            "toward": self.toward, "targets": {name: list(words) for name, words in self.words.items()},
-            "at": self.place, "advantage": self.advantage, "doses": list(self.doses),
+            "toward": self.toward,
+            "targets": {name: list(words) for name, words in self.words.items()},
+            "at": self.place,
+            "advantage": self.advantage,
+            "doses": list(self.doses),
             "neutral": hashlib.sha256("\n".join(self.neutral).encode()).hexdigest() if self.neutral else "",
-        }  # fmt: skip
+        }
 
     @property
     def statement(self) -> str:

@@ -23,7 +23,13 @@ WORDS = ("SUPPORTED", "REFUTED", "INCONCLUSIVE", "CONDITIONAL", "UNDERDETERMINED
 
 
 def examine(
-    claim_type: str, bed: str, *, count: int = 60, seed: int = 0, processes: int = 2, told: Callable[[int], None] | None = None
+    claim_type: str,
+    bed: str,
+    *,
+    count: int = 60,
+    seed: int = 0,
+    processes: int = 2,
+    told: Callable[[int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Try `count` planted claims of each kind.
 
@@ -42,10 +48,17 @@ def examine(
     for kind in kinds:
         mine = [v for p, v in zip(plantings, done, strict=True) if (p.truth, p.grade, p.trap) == kind]
         words = Counter(word for word, _ in mine)
-        rows.append({
-            "type": claim_type, "truth": kind[0], "grade": kind[1], "trap": kind[2], "n": len(mine),
-            **{w.lower(): words.get(w, 0) for w in WORDS}, "seconds": round(sum(s for _, s in mine) / len(mine), 2),
-        })  # fmt: skip
+        rows.append(
+            {
+                "type": claim_type,
+                "truth": kind[0],
+                "grade": kind[1],
+                "trap": kind[2],
+                "n": len(mine),
+                **{w.lower(): words.get(w, 0) for w in WORDS},
+                "seconds": round(sum(s for _, s in mine) / len(mine), 2),
+            }
+        )
     return rows
 
 
@@ -69,6 +82,14 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
     for row in rows:
         low, high = clopper_pearson(row["supported"], row["n"])
         bound = f">= {low:.0%} supported" if row["truth"] else f"<= {high:.1%} supported"
-        out.add_row(row["type"], "true" if row["truth"] else "false", row["grade"], row["trap"], str(row["n"]),
-                    *(str(row[w.lower()]) for w in WORDS), bound, f"{row['seconds']:.1f}")  # fmt: skip
+        out.add_row(
+            row["type"],
+            "true" if row["truth"] else "false",
+            row["grade"],
+            row["trap"],
+            str(row["n"]),
+            *(str(row[w.lower()]) for w in WORDS),
+            bound,
+            f"{row['seconds']:.1f}",
+        )
     return out

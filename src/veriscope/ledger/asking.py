@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Any
 
 from veriscope.ledger.book import Ledger, Row
@@ -82,6 +83,7 @@ def evidence_for(ledger: Ledger, card: str, gate: str, seed: int) -> Row | None:
     return found[-1] if found else None
 
 
+@cache
 def versions() -> dict[str, str]:
     """What ran: Python, the class of machine, and the installed versions that numbers depend on. Imports none of them.
 

@@ -23,6 +23,7 @@ class Decision:
     useful: bool
     advantage: bool
     because: str
+    gate: str  # the gate that decided, "" where every gate was passed
     p_value: float | None
 
 
@@ -34,35 +35,44 @@ def decide(battery: Sequence[GateSpec], results: Sequence[GateResult]) -> Decisi
     not run, or whose bounds straddle the margin, leaves the claim INCONCLUSIVE.
     """
     fires = {spec.gate: spec.if_fired for spec in battery}
-    word, because = _word(fires, results)
+    word, because, gate = _word(fires, results)
     level = _level(battery, results)
     rivals = [r for r in results if r.role == "rival" and r.outcome != "printed"]
     useful = bool(rivals) and all(r.outcome == "pass" or _parity(r) for r in rivals)
     advantage = bool(rivals) and all(r.outcome == "pass" for r in rivals)
     tested = [r.p_value for r in results if r.role == "gate" and r.p_value is not None]
-    return Decision(word, level, useful, advantage, because, max(tested) if tested else None)
+    return Decision(word, level, useful, advantage, because, gate, max(tested) if tested else None)
 
 
-def _word(fires: Mapping[str, str], results: Sequence[GateResult]) -> tuple[Word, str]:
-    instrument = [r for r in results if r.role == "instrument" and r.outcome != "pass" and r.outcome != "printed"]
-    if instrument:
-        return "INVALID", f"the instrument check {instrument[0].gate} ({instrument[0].title}) was not passed"
-    fired = {r.gate: r for r in results if r.role == "falsifier" and r.outcome == "fired"}
-    for word in ("INVALID", "REFUTED"):
-        for gate, result in fired.items():
-            if fires[gate] == word:
-                return word, f"falsifier {gate} ({result.title}) fired"  # type: ignore[return-value]
-        if word == "REFUTED":
-            failed = [r for r in results if r.role == "gate" and r.outcome == "fail"]
-            if failed:
-                return "REFUTED", f"gate {failed[0].gate} ({failed[0].title}) fell short"
-    for gate, result in fired.items():
-        return fires[gate], f"falsifier {gate} ({result.title}) fired"  # type: ignore[return-value]
-    open_gates = [r for r in results if r.role == "gate" and r.outcome in ("unclear", "not run")]
-    if open_gates:
-        how = "could not be decided on these data" if open_gates[0].outcome == "unclear" else "was not run"
-        return "INCONCLUSIVE", f"gate {open_gates[0].gate} ({open_gates[0].title}) {how}"
-    return "SUPPORTED", "every gate was passed"
+def _word(fires: Mapping[str, str], results: Sequence[GateResult]) -> tuple[Word, str, str]:
+    """The word, why, and the gate that decided."""
+    for result in results:
+        if result.role == "instrument" and result.outcome not in ("pass", "printed"):
+            return "INVALID", f"the instrument check {result.gate} ({result.title}) was not passed", result.gate
+    fired = [r for r in results if r.role == "falsifier" and r.outcome == "fired"]
+    gates = [r for r in results if r.role == "gate"]
+    for result in _with_word(fired, fires, "INVALID"):
+        return "INVALID", _fired(result), result.gate
+    for result in _with_word(fired, fires, "REFUTED"):
+        return "REFUTED", _fired(result), result.gate
+    for result in gates:
+        if result.outcome == "fail":
+            return "REFUTED", f"gate {result.gate} ({result.title}) fell short", result.gate
+    for result in fired:
+        return fires[result.gate], _fired(result), result.gate  # type: ignore[return-value]
+    for result in gates:
+        if result.outcome in ("unclear", "not run"):
+            how = "could not be decided on these data" if result.outcome == "unclear" else "was not run"
+            return "INCONCLUSIVE", f"gate {result.gate} ({result.title}) {how}", result.gate
+    return "SUPPORTED", "every gate was passed", ""
+
+
+def _with_word(fired: Sequence[GateResult], fires: Mapping[str, str], word: str) -> list[GateResult]:
+    return [r for r in fired if fires[r.gate] == word]
+
+
+def _fired(result: GateResult) -> str:
+    return f"falsifier {result.gate} ({result.title}) fired"
 
 
 def _level(battery: Sequence[GateSpec], results: Sequence[GateResult]) -> int:

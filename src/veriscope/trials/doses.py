@@ -18,7 +18,7 @@ from torch import Tensor
 from veriscope.examples import Sample
 from veriscope.subjects import Add, Edit, Subject
 from veriscope.trials.evidence import Estimate
-from veriscope.trials.statistics import Array, Resampler
+from veriscope.trials.statistics import Resampler
 
 NATS = 0.02  # budget: increase of next-token cross-entropy on neutral text
 POINTS = 0.01  # budget: fall of a share of right answers
@@ -239,41 +239,34 @@ class Dose:
     value: float
     fits: bool  # whether any dose was within the budget; if none was, `value` is the smallest
     tried: tuple[float, ...]
-    used: tuple[float, ...]  # upper bound of the worst use of the budget at each dose tried
+    used: tuple[float, ...]  # share of the budget that the gate's upper bound is expected at, for each dose tried
 
 
-def choose_dose(neutral: Neutral, vector: Float[Tensor, "width"], doses: Sequence[float]) -> Dose:
-    """The largest dose within the budget, found from the smallest up: the first one over it ends the search.
+def choose_dose(
+    neutral: Neutral, vector: Float[Tensor, "width"], doses: Sequence[float], later: int, quick: bool = False
+) -> Dose:
+    """The largest dose whose upper bound on `later` texts may be expected within the budget.
 
     Args:
         neutral: Texts for choosing, which no gate uses again.
         doses: Positive multiples of `vector`.
-    """
-    tried, used, best = [], [], None
-    for dose in sorted(doses):
-        found = budget_use(neutral.cost(vector * dose), neutral.draws)
-        tried.append(dose)
-        used.append(max(e.high for e in found.values()))
-        if used[-1] > HEADROOM:
-            break
-        best = dose
-    return Dose(min(doses) if best is None else best, best is not None, tuple(tried), tuple(used))
-
-
-def generous_dose(neutral: Neutral, vector: Float[Tensor, "width"], doses: Sequence[float]) -> Dose:
-    """The same for a control, by halving the list: its mean cost counts and not the upper bound of it.
-
-    So it may use more of the budget than the claim, which must be shown to keep to it.
+        later: How many texts the side effects will be tested on.
+        quick: Halve the list of doses instead of going up from the smallest, where every dose tried is to be shown.
     """
     grid, low, high = sorted(doses), -1, len(doses)
-    tried, used = [], []
+    found: dict[float, float] = {}
     while high - low > 1:
-        middle = (low + high) // 2
-        mean = neutral.cost(vector * grid[middle]).mean(0) / np.array([NATS, POINTS])
-        tried.append(grid[middle])
-        used.append(float(mean.max()))
-        low, high = (middle, high) if used[-1] <= 1 else (low, middle)
-    return Dose(grid[max(low, 0)], low >= 0, tuple(tried), tuple(used))
+        turn = (low + high) // 2 if quick else low + 1
+        found[grid[turn]] = _expected(neutral.cost(vector * grid[turn]), neutral.draws, later)
+        low, high = (turn, high) if found[grid[turn]] <= HEADROOM else (low, turn)
+    tried = tuple(sorted(found))
+    return Dose(grid[max(low, 0)], low >= 0, tried, tuple(found[d] for d in tried))
+
+
+def _expected(cost: Float[np.ndarray, "text 2"], draws: Resampler, later: int) -> float:
+    """Upper bound of the worst use of the budget as it would come out on `later` texts."""
+    shrunk = min(1.0, (len(cost) / later) ** 0.5)
+    return max(e.value + (e.high - e.value) * shrunk for e in budget_use(cost, draws).values())
 
 
 # ---- control tokens ----------------------------------------------------------------------------------------------

@@ -133,7 +133,9 @@ def from_plain(kind: Any, data: Any) -> Any:
         return tuple(from_plain(typing.get_args(kind)[0], v) for v in data)
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
-        return kind(**{f.name: from_plain(hints[f.name], data[f.name]) for f in dataclasses.fields(kind) if f.name in data})
+        return kind(
+            **{f.name: from_plain(hints[f.name], data[f.name]) for f in dataclasses.fields(kind) if f.name in data}
+        )
     if isinstance(data, Mapping):
         return {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
     return data

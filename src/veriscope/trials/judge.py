@@ -52,10 +52,23 @@ def judge(
     assert spec.margin is not None, f"{spec.gate} has no margin to be judged by"
     outcome = outcome_of(estimate, spec.margin, spec.better)
     return GateResult(
-        spec.gate, spec.title, spec.role, spec.unit, outcome, spec.better, spec.margin, estimate,
-        raw if raw is not None else NotRun("has no score apart from the excess"), tuple(controls), strongest,
-        spread, series or {}, note, p_value, items_needed(estimate, spec.margin) if outcome == "unclear" else None,
-    )  # fmt: skip
+        spec.gate,
+        spec.title,
+        spec.role,
+        spec.unit,
+        outcome,
+        spec.better,
+        spec.margin,
+        estimate,
+        raw if raw is not None else NotRun("has no score apart from the excess"),
+        tuple(controls),
+        strongest,
+        spread,
+        series or {},
+        note,
+        p_value,
+        items_needed(estimate, spec.margin) if outcome == "unclear" else None,
+    )
 
 
 def outcome_of(estimate: Estimate, margin: float, better: str) -> Outcome:
@@ -73,13 +86,14 @@ def printed(spec: GateSpec, estimate: Estimate | NotRun, **rest) -> GateResult:
 def not_run(spec: GateSpec, reason: str, applies: bool = True) -> GateResult:
     """A gate that was not run. If it applies to the claim, the claim can't be SUPPORTED without it."""
     outcome: Outcome = "not run" if applies else "printed"
-    return GateResult(spec.gate, spec.title, spec.role, spec.unit, outcome, spec.better, spec.margin, NotRun(reason),
-                      note=reason)  # fmt: skip
+    return GateResult(
+        spec.gate, spec.title, spec.role, spec.unit, outcome, spec.better, spec.margin, NotRun(reason), note=reason
+    )
 
 
 def falsifier(spec: GateSpec, fired: bool, estimate: Estimate | NotRun, **rest) -> GateResult:
     """A falsifier: fired or quiet."""
-    outcome: Outcome = "fired" if fired else "quiet"
+    outcome: Outcome = "fired" if bool(fired) else "quiet"
     return GateResult(spec.gate, spec.title, spec.role, spec.unit, outcome, spec.better, spec.margin, estimate, **rest)
 
 
@@ -116,6 +130,11 @@ def against(spec: GateSpec, claim: Array, controls: Mapping[str, Array], draws: 
     assert spec.margin is not None
     found = excess(claim, controls, draws, spec.margin)
     return judge(
-        spec, found.estimate, p_value=found.p_value, raw=draws.mean(claim), controls=found.controls,
-        strongest=found.strongest, **rest,
-    )  # fmt: skip
+        spec,
+        found.estimate,
+        p_value=found.p_value,
+        raw=draws.mean(claim),
+        controls=found.controls,
+        strongest=found.strongest,
+        **rest,
+    )

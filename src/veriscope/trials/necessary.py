@@ -62,7 +62,7 @@ RESCUER_POOL = 40
 TUNED_PASSES = 256
 READABLE = 0.05  # bits that must have been there before an erasure can have taken them
 KINDS: tuple[Kind, ...] = ("mean", "resample", "zero")
-CLASSES, PER_CLASS, PREFIXES = 5, 30, 90  # off-target tasks that the engine makes, and neutral prefixes
+CLASSES, PER_CLASS, PREFIXES = 5, 30, 240  # off-target tasks that the engine makes, and neutral prefixes
 
 
 @dataclass(eq=False)
@@ -359,8 +359,8 @@ def _beyond_control(bench: Bench, mine: Array, control: Array) -> Array:
 
 
 def _difference(sums: Array) -> Array:
-    """Difference of two ratios of sums: the two means may stand on different items, clusters are drawn once for both."""
-    return ratio_of_sums(sums[..., :2]) - ratio_of_sums(sums[..., 2:])
+    """Difference of two ratios of sums: their items may differ, clusters are drawn once for both."""
+    return np.asarray(ratio_of_sums(sums[..., :2]) - ratio_of_sums(sums[..., 2:]))
 
 
 # ---- i0, g1 -----------------------------------------------------------------------------------------------------
@@ -451,8 +451,8 @@ def _points_left(bench: Bench, probe: LogisticProbe, cut: Subspace, dev: Tensor,
     same = gained.low > -2 and gained.high < 2
     told = "within" if same else "not shown to be within"
     return (
-        f"accuracy after: {gained.value:+.1f} points [{gained.low:+.1f}, {gained.high:+.1f}] from the constant predictor, "
-        f"{told} 2 points (with 1,000 items the standard error is about 1.6 points, so bits decide)"
+        f"accuracy after: {gained.value:+.1f} points [{gained.low:+.1f}, {gained.high:+.1f}] from the constant "
+        f"predictor, {told} 2 points (with 1,000 items the standard error is about 1.6 points, so bits decide)"
     )
 
 
@@ -472,12 +472,8 @@ def matched_removal(bench: Bench, spec: GateSpec) -> GateResult:
     place = min(bench.rank, len(bench.controls)) - 1
     control = bench.controls[place][1]
     name = f"random removal at the {1 - TAIL:.0%} mark"
-    typical = Estimate(
-        float(found.mean()),
-        *(float(q) for q in np.quantile(found, [0.05, 0.95])),
-        n=len(bench.small(SCREEN).rows),
-        clusters=len(found),
-    )
+    low, high = (float(q) for q in np.quantile(found, [0.05, 0.95]))
+    typical = Estimate(float(found.mean()), low, high, len(bench.small(SCREEN).rows), len(found))
     listed = (
         Control(name, bench.few_draws.mean(control)),
         Control("hardest random removal", bench.few_draws.mean(bench.controls[0][1])),
@@ -486,7 +482,8 @@ def matched_removal(bench: Bench, spec: GateSpec) -> GateResult:
     columns = _beyond_control(bench, bench.claimed, control)
     assert spec.margin is not None
     result = judge(
-        spec, bench.draws.estimate(columns, _difference), p_value=bench.draws.p_value(columns, spec.margin, statistic=_difference),
+        spec, bench.draws.estimate(columns, _difference),
+        p_value=bench.draws.p_value(columns, spec.margin, statistic=_difference),
         raw=bench.draws.mean(bench.claimed), controls=listed, strongest=name,
         spread=spread_of(bench.claimed, bench.items.rows.clusters),
         series={"random drops on dev": tuple(float(v) for v in np.sort(found))},
@@ -512,8 +509,8 @@ def rescue(bench: Bench, spec: GateSpec) -> GateResult:
     listed = [back, Control("its own component", Estimate(1.0, 1.0, 1.0, len(lost), bench.draws.n_clusters))]
     listed += _gold(bench)
     assert spec.margin is not None
-    result = judge(spec, bench.draws.estimate(columns), p_value=bench.draws.p_value(columns, spec.margin), controls=listed,
-                   strongest=back.name, note="shares of the drop that are restored")  # fmt: skip
+    result = judge(spec, bench.draws.estimate(columns), p_value=bench.draws.p_value(columns, spec.margin),
+                   controls=listed, strongest=back.name, note="shares of the drop that are restored")  # fmt: skip
     return _spared(bench, result)
 
 
@@ -590,62 +587,70 @@ def _on_neutral(bench: Bench) -> Damage:
     if not texts:
         return {}
     ids = bench.subject.tokens(list(texts))
-    first = _ranked_first(bench, texts)
+    first, sure, real = _expected(bench, texts, ids)
     answers = {int(t) for t in (*bench.dev_items.rows.answer, *bench.dev_items.rows.foil)}
     rng = np.random.default_rng([bench.seed, 0x4E])
-    seen: dict[int, list[tuple[int, int]]] = {}
+    seen: dict[int, list[_Place]] = {}
+    places: list[_Place] = []
     for i, row in enumerate(ids):
         for p in range(1, len(row)):
-            seen.setdefault(int(first[i][p]), []).append((i, p))
-    frequent = sorted((t for t in seen if t not in answers), key=lambda t: (-len(seen[t]), t))[:CLASSES]
-    tasks: dict[str, list[tuple[int, int, int]]] = {}
-    for token in frequent:
+            seen.setdefault(first[i][p], []).append((i, p, first[i][p], sure[i][p]))
+            if p + 1 < len(row) and row[p + 1] not in answers and first[i][p] not in answers:
+                places.append((i, p, row[p + 1], real[i][p]))
+    tasks: dict[str, list[_Place]] = {}
+    for token in sorted((t for t in seen if t not in answers), key=lambda t: (-len(seen[t]), t))[:CLASSES]:
         kept = [seen[token][k] for k in rng.permutation(len(seen[token]))[:PER_CLASS]]
-        if len({i for i, _ in kept}) >= 5:
-            tasks[f"next token {bench.subject.reader.token(token)!r}"] = [(i, p, token) for i, p in kept]
-    places = [
-        (i, p, row[p + 1])
-        for i, row in enumerate(ids)
-        for p in range(1, len(row) - 1)
-        if row[p + 1] not in answers and int(first[i][p]) not in answers
-    ]
+        if len({i for i, *_ in kept}) >= 5:
+            tasks[f"next token {bench.subject.reader.token(token)!r}"] = kept
     tasks["neutral text"] = [places[k] for k in rng.permutation(len(places))[:PREFIXES]]
-    flat = [place for kept in tasks.values() for place in kept]
-    lost = _loss_at(bench, texts, flat, edited=True) - _loss_at(bench, texts, flat, edited=False)
+    lost = _lost_at(bench, texts, [place for kept in tasks.values() for place in kept])
     out, start = {}, 0
     for name, kept in tasks.items():
         if kept:
-            out[name] = (lost[start : start + len(kept)], tuple(f"text {i}" for i, _, _ in kept))
+            out[name] = (lost[start : start + len(kept)], tuple(f"text {i}" for i, *_ in kept))
         start += len(kept)
     return out
+
+
+_Place = tuple[int, int, int, float]  # which text, position, the token after it, its intact log-probability (nats)
 
 
 def _chunk(bench: Bench) -> int:
     return 16 if (bench.subject.vocab_size or 0) > 4_096 else 512  # all logits of all positions are held
 
 
-def _ranked_first(bench: Bench, texts: Sequence[str]) -> list[list[int]]:
-    out: list[list[int]] = []
+def _expected(
+    bench: Bench, texts: Sequence[str], ids: Sequence[Sequence[int]]
+) -> tuple[list[list[int]], list[list[float]], list[list[float]]]:
+    """At each place of each text: the token ranked first, its log-probability, and that of the token that comes."""
+    first: list[list[int]] = []
+    sure: list[list[float]] = []
+    real: list[list[float]] = []
     for start in range(0, len(texts), _chunk(bench)):
         run = bench.subject.run(list(texts[start : start + _chunk(bench)]), logits="all")
         assert run.logits is not None
-        out += [row.argmax(-1).tolist() for row in run.logits]
-    return out
+        for row, mine in zip(run.logits, ids[start:], strict=False):
+            logp = torch.log_softmax(row[: len(mine)].float(), -1)
+            best = logp.max(-1)
+            first.append(best.indices.tolist())
+            sure.append(best.values.tolist())
+            real.append(logp[:-1].gather(1, torch.tensor(mine[1:])[:, None])[:, 0].tolist())
+    return first, sure, real
 
 
-def _loss_at(bench: Bench, texts: Sequence[str], places: Sequence[tuple[int, int, int]], *, edited: bool) -> Array:
-    """-log probability (nats) of a token after position p of a text, with the removal at p or without it."""
+def _lost_at(bench: Bench, texts: Sequence[str], places: Sequence[_Place]) -> Array:
+    """Nats that the token at each place loses when the removal is made just before it (or everywhere)."""
     out = np.zeros(len(places))
+    pointed = not bench.everywhere and all(bench.subject.sites[s].has_positions for s in bench.removal.sites)
     for start in range(0, len(places), _chunk(bench)):
         some = places[start : start + _chunk(bench)]
-        at = torch.tensor([p for _, p, _ in some])
-        has_positions = all(bench.subject.sites[s].has_positions for s in bench.removal.sites)
-        where: Any = at if has_positions and not bench.everywhere else "all"
-        edits = bench.removal.edits("mean", where) if edited else ()
-        run = bench.subject.run([texts[i] for i, _, _ in some], edits=edits, logits="all")
+        at = torch.tensor([p for _, p, _, _ in some])
+        edits = bench.removal.edits("mean", at if pointed else "all")
+        run = bench.subject.run([texts[i] for i, *_ in some], edits=edits, logits="all")
         assert run.logits is not None
         logp = torch.log_softmax(run.logits[torch.arange(len(some)), at].float(), -1)
-        out[start : start + len(some)] = -as_array(logp.gather(1, torch.tensor([[t] for _, _, t in some]))[:, 0])
+        after = as_array(logp.gather(1, torch.tensor([[t] for _, _, t, _ in some]))[:, 0])
+        out[start : start + len(some)] = np.array([before for *_, before in some]) - after
     return out
 
 
@@ -770,7 +775,10 @@ def _beyond(bench: Bench, rows: Intact, sample: Sample, beside: _Beside) -> tupl
 
 
 def _subspaces_beside(bench: Bench) -> list[_Beside]:
-    """The variable erased at other sites, and at other positions of the same site."""
+    """The variable erased at other sites, and at other positions of the same site.
+
+    Each is fitted while the claim's removal is in place: a part that only steps in then shows nothing before.
+    """
     cut, sample = bench.removal, _sample_of(bench.dev, bench.dev_items.rows)
     assert isinstance(cut, Subspace)
     here = "last" if bench.everywhere else bench.position
@@ -788,7 +796,8 @@ def _subspaces_beside(bench: Bench) -> list[_Beside]:
             reads.append((site, position, Read(site, at)))
         except BadPosition:  # this factor does not stand in the texts
             continue
-    run = bench.subject.run(sample.texts, read=[r for _, _, r in reads]) if reads else None
+    mine = cut.edits("mean", bench.dev_items.rows.at)
+    run = bench.subject.run(sample.texts, read=[r for _, _, r in reads], edits=mine) if reads else None
     for site, position, read in reads:
         assert run is not None
         acts = run[read].flatten(1)
@@ -822,8 +831,8 @@ def redundancy(bench: Bench, spec: GateSpec) -> GateResult:
     listed = [Control(f"with {n}", j, "joint drop") for n, j in zip(found.names, found.joint, strict=True)]
     told = f"{found.tried} candidates on dev, {len(found.names)} tested; "
     told += f"redundant with {found.names[best]}: claim both together" if found.fired else "no rescuer found"
-    return falsifier(spec, found.fired, found.beyond[best], controls=tuple(listed), strongest=f"with {found.names[best]}",
-                     note=told)  # fmt: skip
+    return falsifier(spec, found.fired, found.beyond[best], controls=tuple(listed),
+                     strongest=f"with {found.names[best]}", note=told)  # fmt: skip
 
 
 # ---- f8, r9 -----------------------------------------------------------------------------------------------------
@@ -835,7 +844,7 @@ def shift(bench: Bench, spec: GateSpec) -> GateResult:
         return not_run(spec, "no shift pool was given", applies=False)
     there = bench.intact(bench.shift, ITEMS)
     found = Resampler(there.rows.clusters, bench.seed).mean(bench.drop(there, bench.removal))
-    half = bench.claimed.mean() / 2
+    half = float(bench.claimed.mean()) / 2
     here = Control("the gate pool", bench.draws.mean(bench.claimed))
     return falsifier(spec, half > 0 and found.high < half, found, controls=(here,),
                      note=f"fires if the upper bound is under {half:.2f} clean ranges")  # fmt: skip
@@ -870,7 +879,7 @@ def _tuned_away(bench: Bench) -> tuple[Array | NotRun, float]:
     sample = _sample_of(bench.dev, rows)
     task = SteeringTask(sample, rows.foil, rows.answer, bench.neutral)
     spent = Budget(examples=len(rows), passes=len(rows))
-    rule = FineTune(seed=bench.seed).fit(bench.subject, task, budget=spent, used=spent)
+    rule = FineTune(seed=bench.seed, halvings=4).fit(bench.subject, task, budget=spent, used=spent)
     after = behave(rule.tuned, bench.few.rows).gap
     texts = list(bench.neutral)
     cost = float((next_token_loss(rule.tuned, texts) - next_token_loss(bench.subject, texts)).mean()) if texts else 0.0

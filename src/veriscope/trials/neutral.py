@@ -18,8 +18,9 @@ from veriscope.trials.statistics import Array
 Edits = Callable[[Sequence[str]], Sequence[Edit]]  # edits for a list of texts, so that per-text values can be drawn
 
 
-def neutral_texts(subject: Subject, dev: Sample, given: Sequence[str] = (), *, n: int = 64, new: int = 32,
-                  seed: int = 0) -> tuple[str, ...]:
+def neutral_texts(
+    subject: Subject, dev: Sample, given: Sequence[str] = (), *, n: int = 64, new: int = 32, seed: int = 0
+) -> tuple[str, ...]:
     """Up to n neutral texts: the given ones, or the subject's own samples begun with the first half of dev prompts.
 
     Returns:
@@ -43,6 +44,7 @@ def _first_half(text: str) -> str:
 def next_token_loss(subject: Subject, texts: Sequence[str], edits: Edits | None = None) -> Array:
     """Mean next-token cross-entropy of each text, in nats a token: [text]."""
     run = subject.run(list(texts), edits=list(edits(texts)) if edits else [], logits="all")
+    assert run.logits is not None
     ids = subject.tokens(list(texts))
     out = np.zeros(len(ids))
     for i, row in enumerate(ids):
@@ -54,6 +56,7 @@ def next_token_loss(subject: Subject, texts: Sequence[str], edits: Edits | None 
 def next_token_hits(subject: Subject, texts: Sequence[str], edits: Edits | None = None) -> Array:
     """Share of each text's tokens that the subject ranks first: [text]."""
     run = subject.run(list(texts), edits=list(edits(texts)) if edits else [], logits="all")
+    assert run.logits is not None
     ids = subject.tokens(list(texts))
     out = np.zeros(len(ids))
     for i, row in enumerate(ids):

@@ -35,7 +35,9 @@ from veriscope.trials.statistics import Array
 Kind = Literal["mean", "resample", "zero"]
 MATCHED = 0.05  # how far a random removal's variance may be from the claim's, as a share of it
 CACHE_BYTES = 512 * 2**20  # keys and values held at most, for runs of the last token alone
+_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")  # the number of a block or branch in a site's path
 WIDER = 4  # at most so many times the claim's rank where its variance can't be reached otherwise
+LONGER = 3.0  # and then at most so many times as far as a plain removal goes
 
 
 # ---- behaviour --------------------------------------------------------------------------------------------------
@@ -75,8 +77,8 @@ class Rows:
         def some(values: tuple[Any, ...]) -> tuple[Any, ...]:
             return tuple(values[i] for i in keep)
 
-        words = (some(v) for v in (self.places, self.texts, self.clusters, self.labels))
-        return Rows(*words, at, self.answer[keep], self.foil[keep])
+        places, texts, clusters, labels = (some(v) for v in (self.places, self.texts, self.clusters, self.labels))
+        return Rows(places, texts, clusters, labels, at, self.answer[keep], self.foil[keep])
 
     def score(self, logits: Float[Tensor, "example vocab"]) -> Scores:
         """Read the behaviour off the last token's logits."""
@@ -154,7 +156,7 @@ class LastToken:
             for batch, cache in zip(self.todo.batches, self.caches, strict=True):
                 before = batch.ids.shape[1] - 1
                 here: Batch = dataclasses.replace(batch, ids=batch.ids[:, -1:], slot=before)
-                parts.append(engine.run(here, taps, "last", cache))  # type: ignore[call-arg]
+                parts.append(engine.run(here, taps, "last", cache))  # type: ignore[arg-type]
                 cache.crop(-1)
         self.subject.passes += len(self.todo)
         order = torch.cat([batch.rows for batch in self.todo.batches]).argsort()
@@ -344,7 +346,7 @@ def sites_of(finding: Reading | Change | Parts) -> tuple[str, ...]:
 
 def part_type(part: Part) -> str:
     """What kind of part it is, whatever its block: `blocks.*.heads.z[unit]`."""
-    return re.sub(r"(?<=\.)\d+(?=\.)", "*", part.site) + ("" if part.unit is None else "[unit]")
+    return _NUMBER.sub("*", part.site) + ("" if part.unit is None else "[unit]")
 
 
 def _alike(part: Part, parts: Sequence[Part]) -> bool:
@@ -371,16 +373,18 @@ def variance_removed(acts: Float[Tensor, "example d"], cut: Subspace) -> float:
 
 
 def matched_subspaces(acts: Float[Tensor, "example d"], cut: Subspace, count: int, seed: int) -> Draws | NotRun:
-    """Random orthonormal removals that leave the claimed coordinates alone and take as much variance.
+    """Random orthonormal removals that neither read nor write where the claim's does, and take as much variance.
 
-    A basis is drawn as Sigma^a g with g Gaussian, and `a` solved so that the variance along it matches. Where no `a`
-    takes enough (the claim's direction varies more than all others), differences between random inputs are added
-    until it is reached, up to four times the rank, which favours the control.
+    So they leave the claimed coordinates as they are; and since LEACE writes along the covariance with the variable,
+    what they take away is uncorrelated with it. A basis is drawn as Sigma^a g with g Gaussian, and `a` solved so that
+    the variance along it matches. Where no `a` takes enough (the claim's direction varies more than all others),
+    differences between random inputs are added until it is reached, up to four times the rank, and then each is taken
+    further; both favour the control.
     """
     x = acts.double()
     x = x - x.mean(0)
     rank = cut.rank
-    spare = torch.linalg.qr(cut.right.double().T, mode="complete").Q[:, rank:]  # what the claim does not read
+    spare = _untouched(cut, 2 * rank + max(rank, 2) <= x.shape[1])
     inside = x @ spare
     values, vectors = torch.linalg.eigh(inside.T @ inside / len(x))
     live = values > values[-1].clamp_min(1e-300) * 1e-10 if len(values) else values.bool()
@@ -397,14 +401,34 @@ def matched_subspaces(acts: Float[Tensor, "example d"], cut: Subspace, count: in
     for k in torch.nonzero(short).flatten().tolist():
         full[k] = _differences(inside @ vectors, vectors, target, rank, len(values), rng)
     removals = [_orthogonal(cut, spare @ b, f"random subspace {k + 1}") for k, b in enumerate(full)]
-    shares = [variance_removed(acts, r) / max(target, 1e-300) for r in removals]
-    share = float(np.median(shares))
+    removals = [_lengthened(acts, r, target) for r in removals]
+    share = float(np.median([variance_removed(acts, r) / max(target, 1e-300) for r in removals]))
     ranks = sorted({r.rank for r in removals})
     note = f"{count} random subspaces of rank {ranks[0] if len(ranks) == 1 else f'{ranks[0]}-{ranks[-1]}'}"
-    note += f" taking {share:.0%} of the claim's variance ({target:.3g})"
+    note += f" moving activations by {share:.0%} of the claim's variance ({target:.3g})"
     if bool(short.any()):
         note += f"; {int(short.sum())} filled up with differences between inputs, none alone varies as much"
+    overshot = sum(float(r.left.norm(dim=0).max()) > 1.01 for r in removals)
+    if overshot:
+        note += f"; {overshot} taken further than the mean (up to {LONGER:g} times) to move as much"
     return Draws(tuple(removals), share, note)
+
+
+def _lengthened(acts: Float[Tensor, "example d"], cut: Subspace, target: float) -> Subspace:
+    """Where all that varies is still too little: the same removal taken further, so that it moves as much."""
+    share = variance_removed(acts, cut) / max(target, 1e-300)
+    if share >= 1 - MATCHED:
+        return cut
+    further = min(LONGER, (1 / max(share, 1e-12)) ** 0.5)
+    return dataclasses.replace(cut, left=cut.left * further)
+
+
+def _untouched(cut: Subspace, written_too: bool) -> Float[Tensor, "d k"]:
+    """Orthonormal columns at right angles to what the claim's removal reads and, where there is room, writes."""
+    used = torch.cat([cut.right.T, cut.left], 1) if written_too else cut.right.T
+    used = used.double() / used.double().norm(dim=0).clamp_min(1e-300)
+    u, sizes, _ = torch.linalg.svd(used, full_matrices=True)
+    return u[:, int((sizes > 1e-6).sum()) :]
 
 
 def _variance(bases: Float[Tensor, "draw d r"], values: Float[Tensor, "d"]) -> Float[Tensor, "draw"]:
@@ -481,7 +505,7 @@ def like_sites(subject: Subject, site: str, most: int = 16) -> list[str]:
         size = subject.sites[site].size
         found = [s for s, known in subject.sites.items() if s != site and s != "logits" and known.size == size]
     else:
-        kind = re.sub(r"(?<=\.)\d+(?=\.)", "*", site)
+        kind = _NUMBER.sub("*", site)
         names = [*fnmatch.filter(subject.sites, kind), *fnmatch.filter(subject.sites, "blocks.*.resid_post")]
         found = [s for s in dict.fromkeys(names) if s != site]
     step = max(1, -(-len(found) // most))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -29,6 +30,7 @@ from veriscope.trials.evidence import Control, Estimate, GateResult
 from veriscope.trials.judge import Effort, against, falsifier, judge, not_run, printed
 from veriscope.trials.reading import as_array, bits_of, crossfit_bits
 from veriscope.trials.statistics import Array, Resampler, spread_of
+
 
 @dataclass(eq=False)
 class Bench:
@@ -95,11 +97,27 @@ class Bench:
     def gate_acts(self) -> Float[Tensor, "item d"]:
         return self.acts(self.subject, self.opened)
 
-    def bits(self, dev_acts: Tensor, gate_acts: Tensor, dev_codes: Tensor, gate_codes: Tensor, seed: int = 0,
-             frozen: Tensor | None = None) -> Array:
+    def bits(
+        self,
+        dev_acts: Tensor,
+        gate_acts: Tensor,
+        dev_codes: Tensor,
+        gate_codes: Tensor,
+        seed: int = 0,
+        frozen: Tensor | None = None,
+    ) -> Array:
         """Bits per gate item for each labelling: codes [task, example] -> [task, item]."""
-        found = crossfit_bits(self.method, dev_acts, dev_codes, self.fold, gate_acts, gate_codes, len(self.classes),
-                              seed=seed, frozen=frozen)
+        found = crossfit_bits(
+            self.method,
+            dev_acts,
+            dev_codes,
+            self.fold,
+            gate_acts,
+            gate_codes,
+            len(self.classes),
+            seed=seed,
+            frozen=frozen,
+        )
         return as_array(found)
 
     @cached_property
@@ -127,7 +145,9 @@ class Bench:
 def _crossfit_on_dev(bench: Bench, codes: Int[Tensor, "one example"], acts: Tensor | None = None) -> Array:
     """Bits of each dev item under the folds that did not see it."""
     acts = bench.dev_acts if acts is None else acts
-    scores = held_out_scores(bench.method, acts, codes, bench.fold, n_classes=len(bench.classes), seed=bench.finding_seed)
+    scores = held_out_scores(
+        bench.method, acts, codes, bench.fold, n_classes=len(bench.classes), seed=bench.finding_seed
+    )
     return as_array(bits_of(scores, codes, scores, codes, len(bench.classes)))[0]
 
 
@@ -148,7 +168,9 @@ def planted_feature(bench: Bench, spec: GateSpec) -> GateResult:
     planted = acts + 2.5 * sd * place[:, None] * direction
     bits = _crossfit_on_dev(bench, coin[None], planted)
     draws = Resampler(tuple(bench.dev.clusters), bench.seed, draws=1_000)
-    return judge(spec, draws.mean(bits), note="a coin planted at 1.25 sd along a natural direction of the same activations")
+    return judge(
+        spec, draws.mean(bits), note="a coin planted at 1.25 sd along a natural direction of the same activations"
+    )
 
 
 def held_out(bench: Bench, spec: GateSpec) -> GateResult:
@@ -160,10 +182,13 @@ def held_out(bench: Bench, spec: GateSpec) -> GateResult:
     columns = np.stack([bench.claimed, np.ones_like(bench.claimed)], 1)
     assert spec.margin is not None
     return judge(
-        spec, bench.draws.estimate(columns), p_value=bench.draws.p_value(columns, spec.margin), raw=bench.draws.mean(right),
+        spec,
+        bench.draws.estimate(columns),
+        p_value=bench.draws.p_value(columns, spec.margin),
+        raw=bench.draws.mean(right),
         spread=spread_of(bench.claimed, bench.opened.clusters),
         note=f"raw is accuracy, in shares; {len(bench.classes)} classes",
-    )  # fmt: skip
+    )
 
 
 def redraw(
@@ -190,7 +215,9 @@ def redraw(
     seen = np.flatnonzero(size)
     share = counts[seen] / size[seen, None]
     noise = (overall * (1 - overall)).sum()
-    between = max(0.0, float((((share - overall) ** 2).sum(1) * size[seen]).sum() / size.sum() - noise * len(seen) / size.sum()))
+    between = max(
+        0.0, float((((share - overall) ** 2).sum(1) * size[seen]).sum() / size.sum() - noise * len(seen) / size.sum())
+    )
     keep = between / (between + noise / size[seen]) if between else np.zeros(len(seen))
     shrunk = overall + keep[:, None] * (share - overall)
     rng = np.random.default_rng(seed)
@@ -213,7 +240,9 @@ def control_task(bench: Bench, spec: GateSpec) -> GateResult:
         bits = bench.bits(bench.dev_acts, bench.gate_acts, dev_codes[usable], gate_codes[usable])
         controls[f"redrawn per {family}"] = bits.mean(0)
         note.append(f"{len(set(keys[0] + keys[1])):,} {family}s")
-    return against(spec, bench.claimed, controls, bench.draws, note=f"{bench.effort.draws} draws a family; " + ", ".join(note))
+    return against(
+        spec, bench.claimed, controls, bench.draws, note=f"{bench.effort.draws} draws a family; " + ", ".join(note)
+    )
 
 
 def _control_keys(bench: Bench, dev: Sample, gate: Sample) -> dict[str, tuple[list[str], list[str]]]:
@@ -247,8 +276,12 @@ def dead_salmon(bench: Bench, spec: GateSpec) -> GateResult:
     for twin_seed in range(bench.effort.twins):
         twin = bench.subject.twin("random", bench.seed * 1000 + twin_seed)
         dev, gate = bench.acts(twin, bench.dev), bench.acts(twin, bench.opened)
-        controls[f"random-weight twin {twin_seed + 1}"] = bench.bits(dev, gate, dev_codes, gate_codes, bench.finding_seed)[0]
-    return against(spec, bench.claimed, controls, bench.draws, note=f"{bench.effort.twins} twins, the probe fitted afresh on each")
+        controls[f"random-weight twin {twin_seed + 1}"] = bench.bits(
+            dev, gate, dev_codes, gate_codes, bench.finding_seed
+        )[0]
+    return against(
+        spec, bench.claimed, controls, bench.draws, note=f"{bench.effort.twins} twins, the probe fitted afresh on each"
+    )
 
 
 def rival_bits(rival: Any, bench: Bench) -> Array | NotRun:
@@ -275,7 +308,9 @@ def _rows(sample: Sample, keep: Tensor) -> Sample:
 def _log_odds(predictor: Any, sample: Sample, classes: tuple[str, ...]) -> Float[Tensor, "example class"]:
     """Log-probabilities in the order of the claim's classes; a class the rival never saw gets a small share."""
     shares = predictor.probabilities(sample)
-    columns = [shares[:, predictor.classes.index(c)] if c in predictor.classes else torch.zeros(len(shares)) for c in classes]
+    columns = [
+        shares[:, predictor.classes.index(c)] if c in predictor.classes else torch.zeros(len(shares)) for c in classes
+    ]
     return torch.stack(columns, 1).clamp(1e-4, 1).log().float()
 
 
@@ -295,8 +330,8 @@ def surface(bench: Bench, spec: GateSpec) -> GateResult:
     rivals = {
         "majority": Majority(),
         "bag of n-grams": BagOfNgrams(),
-        "embedding probe": EmbeddingProbe(),
-        "length and position": LengthPosition(),
+        "embedding probe": EmbeddingProbe(position=bench.claim.finding.position),
+        "length and position": LengthPosition(position=bench.claim.finding.position),
     }
     found, missing = _named_bits(rivals, bench)
     return against(spec, bench.claimed, found, bench.draws, note="; ".join(missing))
@@ -334,13 +369,20 @@ def _shuffled(bench: Bench, draws: int, gate_codes: Tensor) -> dict[str, Array]:
 
 def online_code(bench: Bench, spec: GateSpec) -> GateResult:
     """d6: compression by an online code (Voita and Titov, Information-Theoretic Probing with MDL, 2020), on dev."""
-    codes, order = bench.codes(bench.dev), torch.randperm(len(bench.dev), generator=torch.Generator().manual_seed(bench.seed))
+    codes, order = (
+        bench.codes(bench.dev),
+        torch.randperm(len(bench.dev), generator=torch.Generator().manual_seed(bench.seed)),
+    )
     label = _compression(bench, codes, order)
     shuffled = _compression(bench, codes[torch.randperm(len(codes), generator=torch.Generator().manual_seed(1))], order)
     n = len(codes)
     control = Control("shuffled labels", Estimate(shuffled, shuffled, shuffled, n, bench.dev.n_clusters))
-    return printed(spec, Estimate(label, label, label, n, bench.dev.n_clusters), controls=(control,),
-                   note="bits of the labels / bits of the code; 1 means nothing gained; on dev, 8 blocks")  # fmt: skip
+    return printed(
+        spec,
+        Estimate(label, label, label, n, bench.dev.n_clusters),
+        controls=(control,),
+        note="bits of the labels / bits of the code; 1 means nothing gained; on dev, 8 blocks",
+    )
 
 
 def _compression(bench: Bench, codes: Int[Tensor, "example"], order: Int[Tensor, "example"]) -> float:
@@ -349,13 +391,21 @@ def _compression(bench: Bench, codes: Int[Tensor, "example"], order: Int[Tensor,
     n, classes = len(codes), len(bench.classes)
     ends = sorted({max(int(n * share), 2 * classes) for share in (0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0)})
     length = ends[0] * np.log2(classes)
-    for start, end in zip(ends, ends[1:], strict=False):
+    for start, end in pairwise(ends):
         if len(codes[:start].unique()) < classes or start < 10:
             length += (end - start) * np.log2(classes)
             continue
         fold = torch.arange(start) % min(bench.effort.folds, start // 2)
-        gained = crossfit_bits(bench.method, acts[:start], codes[None, :start], fold, acts[start:end], codes[None, start:end],
-                               classes, seed=bench.finding_seed)  # fmt: skip
+        gained = crossfit_bits(
+            bench.method,
+            acts[:start],
+            codes[None, :start],
+            fold,
+            acts[start:end],
+            codes[None, start:end],
+            classes,
+            seed=bench.finding_seed,
+        )
         share = (torch.bincount(codes[:start], minlength=classes) + 0.5) / (start + 0.5 * classes)
         length += float(-(share.log2()[codes[start:end]].double() + gained[0]).sum())
     return float(n * np.log2(classes) / max(length, 1e-9))
@@ -369,9 +419,11 @@ def shift(bench: Bench, spec: GateSpec) -> GateResult:
     dev, there = bench.codes(bench.dev)[None], bench.codes(bench.shift)[None]
     bits = bench.bits(bench.dev_acts, acts, dev, there, bench.finding_seed, frozen=bench.claim.finding.score(acts))[0]
     found = Resampler(tuple(bench.shift.clusters), bench.seed).mean(bits)
-    half = bench.claimed.mean() / 2
+    half = float(bench.claimed.mean()) / 2
     here = Control("the gate pool", bench.draws.mean(bench.claimed))
-    return falsifier(spec, found.high < half, found, controls=(here,), note=f"fires if the upper bound is under {half:.3f} bits")
+    return falsifier(
+        spec, found.high < half, found, controls=(here,), note=f"fires if the upper bound is under {half:.3f} bits"
+    )
 
 
 def capacity(bench: Bench, spec: GateSpec) -> GateResult:
@@ -383,13 +435,24 @@ def capacity(bench: Bench, spec: GateSpec) -> GateResult:
     for share in sizes:
         keep = torch.rand(len(bench.dev), generator=torch.Generator().manual_seed(bench.seed)) < share
         keep |= torch.arange(len(bench.dev)) < 4 * len(bench.classes)
-        bits = crossfit_bits(bench.method, bench.dev_acts[keep], dev[:, keep], bench.fold[keep], bench.gate_acts, gate,
-                             len(bench.classes), seed=bench.finding_seed)  # fmt: skip
+        bits = crossfit_bits(
+            bench.method,
+            bench.dev_acts[keep],
+            dev[:, keep],
+            bench.fold[keep],
+            bench.gate_acts,
+            gate,
+            len(bench.classes),
+            seed=bench.finding_seed,
+        )
         curve.append(as_array(bits)[0])
     half = bench.draws.mean(curve[1])
     wide = d >= n / 5
-    fired = wide and half.high < bench.claimed.mean() / 2
-    series = {"training items": tuple(round(s * len(bench.dev)) for s in sizes), "bits": tuple(float(c.mean()) for c in curve)}
+    fired = wide and half.high < float(bench.claimed.mean()) / 2
+    series = {
+        "training items": tuple(float(round(s * len(bench.dev))) for s in sizes),
+        "bits": tuple(float(c.mean()) for c in curve),
+    }
     width = f"{d} directions on {n} training items" + ("" if wide else ": narrow enough, can't fire")
     return falsifier(spec, fired, half, series=series, note=f"{width}; bits with half of dev")
 

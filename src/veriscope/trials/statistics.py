@@ -95,15 +95,17 @@ class Resampler:
         """Ratio of two sums over the same items."""
         return self.estimate(np.stack([np.asarray(above, float), np.asarray(below, float)], 1))
 
-    def p_value(self, columns: Array, margin: float, better: str = "higher",
-                statistic: Callable[[Array], Array] = ratio_of_sums) -> float:
+    def p_value(
+        self, columns: Array, margin: float, better: str = "higher", statistic: Callable[[Array], Array] = ratio_of_sums
+    ) -> float:
         """One-sided bootstrap p-value of `statistic` not being beyond `margin`, with the +1 correction."""
         drawn = self.distribution(columns, statistic)
         short = drawn <= margin if better == "higher" else drawn >= margin
         return float((1 + short.sum()) / (1 + len(drawn)))
 
-    def _bounds(self, value: float, drawn: Array, per_cluster: Array,
-                statistic: Callable[[Array], Array]) -> tuple[float, float]:
+    def _bounds(
+        self, value: float, drawn: Array, per_cluster: Array, statistic: Callable[[Array], Array]
+    ) -> tuple[float, float]:
         if np.ptp(drawn) < 1e-12:
             return value, value
         levels = np.array([1 - ONE_SIDED, ONE_SIDED])
@@ -113,8 +115,9 @@ class Resampler:
         return float(min(low, value)), float(max(high, value))
 
 
-def _bca_levels(levels: Array, value: float, drawn: Array, per_cluster: Array,
-                statistic: Callable[[Array], Array]) -> Array:
+def _bca_levels(
+    levels: Array, value: float, drawn: Array, per_cluster: Array, statistic: Callable[[Array], Array]
+) -> Array:
     """Quantile levels corrected for bias and acceleration (Efron 1987), jackknifing clusters."""
     left_out = statistic(per_cluster.sum(0)[None, :] - per_cluster)
     spread = left_out.mean() - left_out

@@ -40,7 +40,6 @@ from veriscope.trials.doses import (
     against_tokens,
     budget_use,
     choose_dose,
-    generous_dose,
     repetition,
     worst_use,
 )
@@ -54,8 +53,9 @@ GATE_PROMPTS = 300
 DEV_PROMPTS = 96  # for gradients and power
 CONTROL_PROMPTS = 120  # gate prompts that controls and rivals are scored on, beside the claim on the same ones
 SEARCH_PROMPTS = 16  # dev prompts on which the controls that look strongest are really run
-CONTROL_TEXTS = 24  # neutral texts on which controls and rivals keep to the budget
-NEUTRAL_TEXTS = (48, 128)  # for choosing doses; for the gate
+RIVAL_PROMPTS = 48  # dev prompts that simple controls are tuned on
+RIVAL_TEXTS = 24  # neutral texts on which simple controls keep to the budget, by their mean cost
+NEUTRAL_TEXTS = (64, 128)  # for choosing doses; for the gate
 FIT_ROWS = 400  # dev rows that shuffled-label and other-concept vectors are made from
 AGAINST = 0.05  # logits: a prompt that moves the other way by less than this is not moved
 MOST_CLASSES = 12  # of a factor that is made into other-concept vectors
@@ -125,7 +125,11 @@ class Bench:
     @cached_property
     def dose(self) -> Dose:
         """The working dose, chosen on dev and frozen before the gate pool is opened."""
-        return choose_dose(self.neutral[0], self.unit, self.doses)
+        return self.chosen_dose(self.unit)
+
+    def chosen_dose(self, vector: Float[Tensor, "width"], quick: bool = False) -> Dose:
+        """The dose of any vector, the claim's or a control's, by one rule on the same texts."""
+        return choose_dose(self.neutral[0], vector, self.doses, later=len(self.neutral[1].texts), quick=quick)
 
     @property
     def working(self) -> Float[Tensor, "width"]:
@@ -155,7 +159,7 @@ class Bench:
             return self.claim.words
         if not (self.dev.has("label") and self.dev.has("answer")):
             return {}
-        found = {}
+        found: dict[str, tuple[str, ...]] = {}
         for name in sorted(set(self.dev.labels)):
             words = Counter(e.answer for e in self.dev if e.label == name)
             word, count = words.most_common(1)[0]
@@ -418,30 +422,35 @@ def _maker(bench: Bench) -> Maker | NotRun:
 
 
 def strongest_edits(bench: Bench) -> tuple[RandomEdit, ...]:
-    """Of each family of controls the edit that does most on dev, at the dose its own side effects allow.
+    """Of each family of controls the edit that does most on dev.
 
-    All members are ranked by their effect to first order, either sign; the best few and some taken blindly are
-    then really run on dev prompts at the claim's working dose, and the best of those at doses of their own. Their
-    side effects are judged by the mean, which allows them more than the claim's upper bound allows the claim.
+    All members are ranked by their effect to first order, either sign; the best few and some taken blindly are then
+    really run on dev prompts at the claim's working dose. Gaussian vectors have the claim's length and the best of them
+    choose their dose as the claim did. Vectors made from labels come in natural units, as the claim's does, and are
+    used at its dose: at a dose of their own they would only be stretched to its length again.
     """
-    families = {"random": _random(bench), "shuffled-label": _shuffled(bench), "other-concept": _other(bench)}
     prompts = bench.dev_prompts.spread(SEARCH_PROMPTS, bench.seed + 1)
-    neutral = Neutral(bench.steering, bench.neutral[0].texts[:CONTROL_TEXTS], bench.seed)
-    found = []
-    for family, (vectors, note) in families.items():
-        if len(vectors) == 0:
-            continue
-        main = family == "random"
-        short = _shortlist(bench, vectors, best=6 if main else 2, blind=2 if main else 1)
-        moved = bench.steering.shifts(prompts, short * bench.dose.value).mean(1)
-        finalists = short[moved.argsort(descending=True)[: 3 if main else 1]]
-        doses = [generous_dose(neutral, vector, bench.doses) for vector in finalists]
-        sizes = torch.tensor([d.value for d in doses])
-        on_dev = bench.steering.shifts(prompts, finalists * sizes[:, None]).mean(1)
-        best = int(on_dev.argmax())
-        detail = f"best of {len(vectors)} {note} ({len(short)} run on dev), at its own dose {doses[best].value:g}"
-        found.append(RandomEdit(f"{family} vector", finalists[best], doses[best], float(on_dev[best]), detail))
+    found = [_best_gaussian(bench, prompts)]
+    for family, (vectors, note) in {"shuffled-label": _shuffled(bench), "other-concept": _other(bench)}.items():
+        if len(vectors):
+            short = _shortlist(bench, vectors, best=3, blind=1)
+            moved = bench.steering.shifts(prompts, short * bench.dose.value).mean(1)
+            best = int(moved.argmax())
+            detail = f"best of {len(vectors)} {note} ({len(short)} run on dev), at the claim's dose"
+            found.append(RandomEdit(f"{family} vector", short[best], bench.dose, float(moved[best]), detail))
     return tuple(found)
+
+
+def _best_gaussian(bench: Bench, prompts: Prompts) -> RandomEdit:
+    vectors, note = _random(bench)
+    short = _shortlist(bench, vectors, best=6, blind=2)
+    moved = bench.steering.shifts(prompts, short * bench.dose.value).mean(1)
+    finalists = short[moved.argsort(descending=True)[:2]]
+    doses = [bench.chosen_dose(vector, quick=True) for vector in finalists]
+    own = bench.steering.shifts(prompts, finalists * torch.tensor([d.value for d in doses])[:, None]).mean(1)
+    best = int(own.argmax())
+    detail = f"best of {len(vectors)} {note} ({len(short)} run on dev), at its own dose {doses[best].value:g}"
+    return RandomEdit("random vector", finalists[best], doses[best], float(own[best]), detail)
 
 
 def _shortlist(
@@ -512,24 +521,36 @@ def _association(one: Int[np.ndarray, "example"], other: Int[np.ndarray, "exampl
 
 
 def gradient_direction(bench: Bench, spec: GateSpec) -> GateResult:
-    """Rule R5: along the mean gradient of one half of dev, the other half must move, at some length up to 3 times
-    the activations' own. Where it does not, the behaviour is locked at this site and no vector could show anything.
+    """Rule R5: along the gradient the behaviour must move, at some length up to 3 times the activations' own.
+
+    The gradient is the mean of one half of dev, added to the other half; where the prompts want different words and it
+    averages out, each prompt is given its own. If neither moves it, the behaviour is locked at this site and no vector
+    could show anything.
     """
     learn, test = bench.dev_prompts.halves()
-    slope = bench.steering.gradient(learn).mean(0)
-    norm = float(slope.norm())
     lengths = [share * _activation_norm(bench, test) for share in (0.3, 1.0, 3.0)]
     draws = Resampler(tuple(test.sample.clusters), bench.seed, draws=1_000)
-    if norm == 0:
-        nothing = draws.mean(np.zeros(len(test)))
-        return judge(spec, nothing, note="locked: the behaviour has no slope at this site")
-    moved = bench.steering.shifts(test, torch.stack([slope / norm * length for length in lengths]))
-    best = int(moved.mean(1).argmax())
-    result = judge(spec, draws.mean(as_array(moved[best])), series={"length": tuple(lengths), "value": _means(moved)},
-                   note=f"mean gradient of {len(learn)} dev prompts, added to {len(test)} others")  # fmt: skip
+    mean = bench.steering.gradient(learn).mean(0, keepdim=True).expand(len(test), -1)
+    note = f"mean gradient of {len(learn)} dev prompts, added to {len(test)} others"
+    result = _pushed(bench, spec, test, mean, lengths, draws, note)
+    if result.outcome != "pass":
+        own = bench.steering.gradient(test)
+        result = _pushed(bench, spec, test, own, lengths, draws, "each dev prompt's own gradient")
     if result.outcome == "pass":
         return result
     return dataclasses.replace(result, note=f"locked: {result.note} moves too little even at 3 activation lengths")
+
+
+def _pushed(
+    bench: Bench, spec: GateSpec, prompts: Prompts, slopes: Float[Tensor, "example width"], lengths: Sequence[float],
+    draws: Resampler, note: str,
+) -> GateResult:  # fmt: skip
+    """The most that a push along given slopes does, at any of the lengths."""
+    unit = slopes / slopes.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    base = bench.steering.propensity(prompts)
+    moved = torch.stack([bench.steering.propensity(prompts, unit * length) - base for length in lengths])
+    best = as_array(moved[int(moved.mean(1).argmax())])
+    return judge(spec, draws.mean(best), series={"length": tuple(lengths), "value": _means(moved)}, note=note)
 
 
 def _activation_norm(bench: Bench, prompts: Prompts) -> float:
@@ -601,36 +622,35 @@ def control_tokens(bench: Bench, spec: GateSpec) -> GateResult:
     Where several words are wanted, the one that moves most on dev is left out as well and the lower of the two
     decides: a vector that writes one token leaves nothing.
     """
-    words = bench.gate_prompts.words
+    words, clusters = bench.gate_prompts.words, bench.gate_prompts.sample.clusters
     taken = torch.cat([words.target, words.foil], 1)
     found = against_tokens(bench.base_logits, bench.steered_logits, words.target, taken)
     foil = against_tokens(bench.base_logits, bench.steered_logits, words.foil, taken)
-    risen = as_array(_row_mean(found.change - found.control, words.target))
-    control = Control(f"{CONTROL_TOKENS} tokens of similar likelihood",
-                      bench.draws.mean(as_array(_row_mean(found.control, words.target))))  # fmt: skip
-    sunk = as_array(_row_mean(foil.change - foil.control, words.foil))
-    estimate, rows, left = bench.draws.mean(risen), np.arange(len(risen)), ""
+    risen, draws, left = as_array(_row_mean(found.change - found.control, words.target)), bench.draws, ""
     others = _without_first(bench, found.change - found.control, words.target)
     if isinstance(others, str):
         left = others
     else:
-        rest, here, word = others
-        narrower = Resampler(tuple(np.asarray(bench.gate_prompts.sample.clusters)[here]), bench.seed).mean(rest)
-        left = f"without '{word}', which moves most: {narrower.value:.2f} [{narrower.low:.2f}, {narrower.high:.2f}]"
-        if narrower.low < estimate.low:
-            estimate, rows, risen = narrower, here, rest
-    assert spec.margin is not None
-    draws = Resampler(tuple(np.asarray(bench.gate_prompts.sample.clusters)[rows]), bench.seed)
-    columns = np.stack([risen, np.ones_like(risen)], 1)
+        rest, rows, word = others
+        clusters_left = [clusters[i] for i in rows]
+        narrower = Resampler(tuple(clusters_left), bench.seed)
+        there = narrower.mean(rest)
+        left = f"without '{word}', which moves most: {there.value:.2f} [{there.low:.2f}, {there.high:.2f}]"
+        if there.low < draws.mean(risen).low:
+            risen, draws, clusters = rest, narrower, clusters_left
+    control = Control(f"{CONTROL_TOKENS} tokens of similar likelihood",
+                      bench.draws.mean(as_array(_row_mean(found.control, words.target))))  # fmt: skip
     change = bench.draws.mean(as_array(_row_mean(found.change, words.target)))
+    sunk = float(_row_mean(foil.change - foil.control, words.foil).mean())
     distance = float(found.distance[words.target >= 0].mean())
     note = (
-        f"target {change.value:+.2f} logits as it is, {estimate.value:+.2f} beyond its controls; foil "
-        f"{float(np.mean(sunk)):+.2f} beyond its own; controls lie {distance:.2f} nats from the target; {left}"
+        f"target {change.value:+.2f} logits as it is, {float(risen.mean()):+.2f} beyond its controls; foil {sunk:+.2f} "
+        f"beyond its own; controls lie {distance:.2f} nats from the target; {left}"
     )
-    return judge(spec, estimate, p_value=draws.p_value(columns, spec.margin), raw=change, controls=(control,),
-                 strongest=control.name, spread=spread_of(risen, np.asarray(bench.gate_prompts.sample.clusters)[rows]),
-                 note=note)  # fmt: skip
+    assert spec.margin is not None
+    columns = np.stack([risen, np.ones_like(risen)], 1)
+    return judge(spec, draws.mean(risen), p_value=draws.p_value(columns, spec.margin), raw=change, controls=(control,),
+                 strongest=control.name, spread=spread_of(risen, clusters), note=note)  # fmt: skip
 
 
 def _row_mean(values: Float[Tensor, "example k"], ids: Int[Tensor, "example k"]) -> Float[Tensor, "example"]:
@@ -638,7 +658,7 @@ def _row_mean(values: Float[Tensor, "example k"], ids: Int[Tensor, "example k"])
     return (values * there).sum(1) / there.sum(1).clamp_min(1)
 
 
-def _without_first(bench: Bench, values: Tensor, ids: Tensor) -> tuple[Array, Array, str] | str:
+def _without_first(bench: Bench, values: Tensor, ids: Tensor) -> tuple[Array, list[int], str] | str:
     """Normalised change of the rows' other words, without the word that moves most on dev."""
     if len(ids[ids >= 0].unique()) < 2:
         return "one word only, so a vector that just writes that word would pass (see d9)"
@@ -654,7 +674,7 @@ def _without_first(bench: Bench, values: Tensor, ids: Tensor) -> tuple[Array, Ar
     if int(rows.sum()) < 20:
         return "too few rows have another word than the one that moves most"
     rest = _row_mean(values, kept)[rows]
-    return as_array(rest), as_array(rows.nonzero()[:, 0]).astype(int), bench.subject.reader.token(first)
+    return as_array(rest), rows.nonzero()[:, 0].tolist(), bench.subject.reader.token(first)
 
 
 def reliability(bench: Bench, spec: GateSpec) -> GateResult:
@@ -750,15 +770,19 @@ def rival_scores(bench: Bench) -> tuple[Mapping[str, Array], list[str]]:
     """For each simple control, tuned on dev within the side-effect budget: on which gate prompts the target wins.
 
     Compute is that of making the finding: one pass over the dev rows for each thing tried, and the choice of the dose.
+    A pass of fine-tuning goes backward as well and counts for three.
     """
-    dev, neutral = bench.dev_prompts, bench.neutral[0]
-    task = SteeringTask(dev.sample, dev.words.target[:, 0], dev.words.foil[:, 0], neutral.texts[:CONTROL_TEXTS], NATS)
+    dev, neutral = bench.dev_prompts.spread(RIVAL_PROMPTS, bench.seed), bench.neutral[0]
+    task = SteeringTask(dev.sample, dev.words.target[:, 0], dev.words.foil[:, 0], neutral.texts[:RIVAL_TEXTS], NATS)
     passes = len(bench.dev) * bench.claim.finding.origin.tried + len(bench.dose.tried) * len(neutral.texts)
-    used = Budget(examples=len(dev), passes=passes, trials=max(bench.tries, len(bench.doses)))
+    used = Budget(examples=len(dev), passes=passes, trials=bench.tries)
+    worded = dataclasses.replace(used, trials=max(bench.tries, len(bench.doses)))  # a wording is as cheap as a dose
+    trained = dataclasses.replace(used, passes=max(1, passes // 3))
     few = bench.gate_prompts.take(bench.few)
     scores, notes = {}, []
     for name, rival in simple_controls(bench.seed).items():
-        rule = rival.fit(bench.subject, task, budget=used, used=used)
+        allowed = worded if isinstance(rival, PromptPrefix) else trained if isinstance(rival, FineTune) else used
+        rule = rival.fit(bench.subject, task, budget=allowed, used=allowed)
         if isinstance(rule, NotRun):
             notes.append(f"{name}: {rule.reason}")
             continue
@@ -797,7 +821,12 @@ def shift(bench: Bench, spec: GateSpec) -> GateResult:
 
 
 def lock(bench: Bench, spec: GateSpec) -> GateResult:
-    """d8: the vector and a random one at up to 3 times the activations' own length; "locked" if neither moves it."""
+    """d8: the vector and a random one at up to 3 times the activations' own length; "locked" if neither moves it.
+
+    Run only where the working dose does not move it already.
+    """
+    if abs(bench.effect.mean()) > AGAINST * 10:
+        return printed(spec, bench.draws.mean(bench.effect), note="not locked: the working dose moves it")
     few = bench.gate_prompts.take(bench.few[:50])
     norm = _activation_norm(bench, few)
     lengths = tuple(share * norm for share in (0.3, 1.0, 3.0))
@@ -816,7 +845,10 @@ def lock(bench: Bench, spec: GateSpec) -> GateResult:
 def writer(bench: Bench, spec: GateSpec) -> GateResult:
     """d9: how much of the effect is there when the vector is added after the last block, where nothing can respond.
 
-    A vector that only writes its token does all of it there, and does it on neutral text as well.
+    A vector that only writes its token does all of it there, and does it on neutral text as well. It is named a writer
+    if over 80% of the effect is direct, or if it lies along the unembedding of the words (cosine over 0.9). This is
+    printed and not judged: late in a model a true direction writes its words too, and with one word a class nothing
+    tells the two apart. Several words a class do, see `control_tokens`.
     """
     last, site = f"blocks.{bench.subject.n_blocks - 1}.resid_post", bench.claim.finding.site
     if last not in bench.subject.sites or bench.subject.site(last).size != len(bench.unit):
@@ -832,8 +864,8 @@ def writer(bench: Bench, spec: GateSpec) -> GateResult:
     note = f"{share.value:.0%} of the effect is direct" + (", as it is added after all blocks" if site == last else "")
     note += f", {there:.0%} is there on neutral text too" if there is not None else ""
     note += f"; cosine with the unembedding of target - foil {cosine:+.2f}" if cosine is not None else ""
-    if share.low > 0.8 and site != last:
-        note += "; a WRITER: over 80% of the effect by-passes all later blocks, so only these words are shown to move"
+    if site != last and (share.low > 0.8 or (cosine or 0) > 0.9):
+        note += "; a WRITER: it puts these words on the output itself, so nothing is shown but that they are moved"
     return printed(spec, share, note=note)
 
 

@@ -16,47 +16,82 @@ BANNED = ("proves", "prove ", "knows", "believes", "thinks", "wants", "fully", "
 LICENSED = {  # the strongest verb each level allows
     "C1 REPRESENTS": {0: "was claimed to be readable", 1: "is predictable", 2: "is linearly readable"},
     "C2 MEDIATES": {
-        0: "was claimed to mediate", 1: "moves the answer", 2: "moves the answer beyond searched controls",
+        0: "was claimed to mediate",
+        1: "moves the answer",
+        2: "moves the answer beyond searched controls",
         3: "set from another input, moves the answer as the card predicts, on average",
     },
     "C3 NECESSARY": {
-        0: "was claimed to be necessary", 1: "can be erased", 2: "costs more to remove than matched removals",
+        0: "was claimed to be necessary",
+        1: "can be erased",
+        2: "costs more to remove than matched removals",
         3: "removed, lowers the behaviour on average beyond matched removals",
     },
     "C4 STEERS": {
-        0: "was claimed to steer", 1: "shifts the target", 2: "shifts the target beyond searched random edits",
+        0: "was claimed to steer",
+        1: "shifts the target",
+        2: "shifts the target beyond searched random edits",
         3: "added, shifts the target on average within the side-effect budget",
     },
-}  # fmt: skip
+}
 
 
-def sentence(card: Card, decision: Decision, results: Sequence[GateResult], *, toy: bool, looks: int, rates: str) -> str:
+def sentence(
+    card: Card, decision: Decision, results: Sequence[GateResult], *, toy: bool, looks: int, rates: str
+) -> str:
     """Write the verdict sentence: word, level, what was shown, how large, how sure, and what was not tested."""
-    parts = [head(card, decision, toy)]
-    primary = next((r for r in results if r.gate == "g1"), None)
-    decisive = _weakest(results)
-    if decision.word == "INVALID":
-        instrument = next((r for r in results if r.role == "instrument" or r.outcome == "fired"), None)
-        found = f" ({number(instrument.estimate, instrument.unit)}, needs {instrument.margin:g})" if instrument and instrument.estimate and instrument.margin is not None else ""  # noqa: E501
-        parts.append(f"{decision.because}{found}: the instrument, not the claim, failed.")
-    else:
-        parts.append(f"In {card.subject_name}, '{card.variable}' at {card.site}, position {card.position}: {verb(card, decision)}.")
-        if primary is not None and primary.estimate:
-            parts.append(f"{primary.title.capitalize()}: {number(primary.estimate, primary.unit)} on {size(primary.estimate)}.")
-        if decisive is not None:
-            parts.append(_decisive(decisive, decision))
-        if decision.word not in ("SUPPORTED",):
-            parts.append(f"Why: {decision.because}.")
-        if decision.word == "INCONCLUSIVE":
-            parts.append(_needed(results))
-        parts.append(_rivals(results, decision))
-    worst = primary.spread if primary is not None else None
-    if worst is not None and decision.word == "SUPPORTED":
-        parts.append(f"Wrong-sign inputs {worst.wrong_sign:.0%}; worst cluster {worst.worst_value:.2f}.")
-    untested = [r.title for r in results if r.outcome == "not run" or (r.outcome == "printed" and r.role != "diagnostic")]
-    parts.append(f"Not tested: {', '.join([*untested, 'anything outside the scope'])}.")
-    parts.append(f"Looks: {looks}. {rates}")
+    where = (
+        f"In {card.subject_name}, '{card.variable}' at {card.site}, position {card.position}: {verb(card, decision)}."
+    )
+    body = (
+        [_instrument(decision, results)] if decision.word == "INVALID" else [where, *_measured(card, decision, results)]
+    )
+    untested = [
+        r.title for r in results if r.outcome == "not run" or (r.outcome == "printed" and r.role != "diagnostic")
+    ]
+    parts = [
+        head(card, decision, toy),
+        *body,
+        f"Not tested: {', '.join([*untested, 'anything outside the scope'])}.",
+        f"Looks: {looks}. Tried before: {card.search}. {rates}",
+    ]
     return " ".join(p for p in parts if p)
+
+
+def _instrument(decision: Decision, results: Sequence[GateResult]) -> str:
+    """What an INVALID trial found wrong with itself."""
+    result = next(r for r in results if r.gate == decision.gate)
+    found = f" ({number(result.estimate, result.unit)})" if isinstance(result.estimate, Estimate) else ""
+    needs = f", needs {result.margin:g}" if result.margin is not None and result.role == "instrument" else ""
+    return f"{decision.because[0].upper()}{decision.because[1:]}{found}{needs}: the instrument, not the claim, failed."
+
+
+def _measured(card: Card, decision: Decision, results: Sequence[GateResult]) -> list[str]:
+    """Effect, strongest control, reason and rivals of a trial whose instrument was sound."""
+    primary = next((r for r in results if r.gate == card.effect_gate), None)
+    parts = []
+    if primary is not None and isinstance(primary.estimate, Estimate):
+        found = f"{number(primary.estimate, primary.unit)} on {size(primary.estimate)}"
+        parts.append(f"{primary.title.capitalize()}: {found}.")
+    parts.append(_decisive(hardest(results)))
+    if decision.word != "SUPPORTED":
+        parts.append(f"Why: {decision.because}{_deciding(decision, results)}.")
+    if decision.word == "INCONCLUSIVE":
+        parts.append(_needed(results))
+    parts.append(_rivals(results, decision))
+    if primary is not None and primary.spread is not None and decision.word == "SUPPORTED":
+        parts.append(
+            f"Wrong-sign inputs {primary.spread.wrong_sign:.0%}; worst cluster {primary.spread.worst_value:.2f}."
+        )
+    return parts
+
+
+def _deciding(decision: Decision, results: Sequence[GateResult]) -> str:
+    """The deciding gate's number, where the sentence has not said it already."""
+    result = next((r for r in results if r.gate == decision.gate), None)
+    if result is None or not isinstance(result.estimate, Estimate) or result.margin is None:
+        return ""
+    return f": {number(result.estimate, result.unit)}, margin {result.margin:g}"
 
 
 def head(card: Card, decision: Decision, toy: bool) -> str:
@@ -96,16 +131,25 @@ def strongest(result: GateResult) -> Control | None:
     return next((c for c in result.controls if c.name == result.strongest), None)
 
 
-def _weakest(results: Sequence[GateResult]) -> GateResult | None:
-    """The gate with a control whose excess came out smallest against its margin."""
-    with_control = [r for r in results if r.role == "gate" and r.estimate and r.strongest and r.margin is not None]
-    return min(with_control, key=lambda r: (r.outcome != "fail", r.estimate.value - (r.margin or 0)), default=None)  # type: ignore[union-attr]
+def hardest(results: Sequence[GateResult]) -> GateResult | None:
+    """The gate with a control whose excess came out worst, counted in its own margins: a failed one first."""
+    with_control = [
+        r for r in results if r.role == "gate" and r.strongest and isinstance(r.estimate, Estimate) and r.margin
+    ]
+
+    def ease(result: GateResult) -> tuple[bool, float]:
+        assert isinstance(result.estimate, Estimate) and result.margin
+        over = (result.estimate.value - result.margin) / abs(result.margin)
+        return result.outcome != "fail", over if result.better == "higher" else -over
+
+    return min(with_control, key=ease, default=None)
 
 
-def _decisive(result: GateResult, decision: Decision) -> str:
-    control = strongest(result)
-    if control is None or not control.estimate or not result.estimate:
+def _decisive(result: GateResult | None) -> str:
+    control = strongest(result) if result is not None else None
+    if result is None or control is None or not isinstance(control.estimate, Estimate):
         return ""
+    assert isinstance(result.estimate, Estimate)
     return (
         f"Strongest control: {control.name}, {control.estimate.value:.2f}; excess over it "
         f"{number(result.estimate, result.unit)}, margin {result.margin:g} ({result.gate} {result.title})."
@@ -118,11 +162,11 @@ def _needed(results: Sequence[GateResult]) -> str:
 
 
 def _rivals(results: Sequence[GateResult], decision: Decision) -> str:
-    rivals = [r for r in results if r.role == "rival" and r.estimate]
+    rivals = [(r.estimate, r) for r in results if r.role == "rival" and isinstance(r.estimate, Estimate)]
     if not rivals:
         return "No rival from outside could be run."
-    worst = min(rivals, key=lambda r: r.estimate.value)  # type: ignore[union-attr]
-    found = number(worst.estimate, worst.unit)  # type: ignore[arg-type]
+    estimate, worst = min(rivals, key=lambda pair: pair[0].value)
+    found = number(estimate, worst.unit)
     if decision.advantage:
         return f"Advantage over the best rival ({worst.strongest}): {found}."
     if decision.useful:

@@ -55,6 +55,7 @@ class PlantedModel(nn.Module):
         self.write = nn.Parameter(directions * torch.tensor(gaps)[:, None] / 2)
         self.residual = nn.Identity()
         self.head = nn.Linear(WIDTH, len(vocab), bias=False)
+        self.place: Tensor
         self.register_buffer("place", torch.zeros(len(vocab), dtype=torch.long))
         with torch.no_grad():
             self._plant(vocab, directions, rng)
@@ -65,7 +66,7 @@ class PlantedModel(nn.Module):
             scale = {"n": 1 / np.sqrt(NOISE_WORDS), "t": 0.6}.get(word[0], 0.0) if word[1:].isdigit() else 0.0
             self.embed.weight[i] = scale * torch.randn(WIDTH, generator=rng)
             if word[0] in "abc" and word[1:].isdigit():
-                self.place[i] = int(word[1:]) * DIGITS ** "abc".index(word[0])  # type: ignore[index]
+                self.place[i] = int(word[1:]) * DIGITS ** "abc".index(word[0])
         bits = torch.rand(DIGITS**3, len(FEATURES), generator=rng) < 0.5
         self.table.weight.copy_(bits.float() * 2 - 1)
         self.head.weight.copy_(0.02 * torch.randn(self.head.weight.shape, generator=rng))
@@ -79,7 +80,7 @@ class PlantedModel(nn.Module):
     def forward(self, input_ids: Int[Tensor, "example position"]) -> Float[Tensor, "example position vocab"]:
         """Logits at every position: words are summed up to it, features appear once all three digits are read."""
         words = self.embed(input_ids).cumsum(1)
-        triple = self.place[input_ids].cumsum(1).clamp_max(DIGITS**3 - 1)  # type: ignore[index]
+        triple = self.place[input_ids].cumsum(1).clamp_max(DIGITS**3 - 1)
         return self.head(self.residual(words + self.table(triple) @ self.write))
 
 
@@ -94,7 +95,7 @@ class Planted:
 
     seed: int = 0
     bits: float = 0.4
-    rows: int = 8_000
+    rows: int = 5_000
 
     @cached_property
     def vocab(self) -> dict[str, int]:
@@ -141,26 +142,36 @@ class Planted:
             noise = [f"n{i}" for i in rng.integers(0, NUISANCE, NOISE_WORDS)]
             leak = self.bit(LEAKED, base)
             answer = ANSWERS[1 - self.bit(USED, base)]
-            out.append({
-                "text": self._text(base, leak, noise, kind),
-                "source": self._text(source, self.bit(LEAKED, source), noise, kind),
-                "triple": f"triple {base}",
-                "type": f"t{kind}",
-                **{name: str(self.bit(name, base)) for name in FEATURES},
-                "memorised": str(memory[kind]),
-                "null": str(_coin(f"{self.seed}|{item}")),
-                "answer": answer,
-                "foil": ANSWERS[1 - ANSWERS.index(answer)],
-                "expected": ANSWERS[1 - self.bit(USED, source)],
-            })  # fmt: skip
+            out.append(
+                {
+                    "text": self._text(base, leak, noise, kind),
+                    "source": self._text(source, self.bit(LEAKED, source), noise, kind),
+                    "triple": f"triple {base}",
+                    "type": f"t{kind}",
+                    **{name: str(self.bit(name, base)) for name in FEATURES},
+                    "memorised": str(memory[kind]),
+                    "null": str(_coin(f"{self.seed}|{item}")),
+                    "answer": answer,
+                    "foil": ANSWERS[1 - ANSWERS.index(answer)],
+                    "expected": ANSWERS[1 - self.bit(USED, source)],
+                }
+            )
         return out
 
     def examples(self, variable: str) -> Examples:
         """The bed's texts with one of its variables as the label, split by triple."""
         return examples(
-            self.table(), text="text", label=variable, cluster="triple", answer="answer", foil="foil",
-            source_text="source", expected="expected", factors=["type"], name=f"planted-{self.seed}-{variable}",
-        )  # fmt: skip
+            self.table(),
+            text="text",
+            label=variable,
+            cluster="triple",
+            answer="answer",
+            foil="foil",
+            source_text="source",
+            expected="expected",
+            factors=["type"],
+            name=f"planted-{self.seed}-{variable}",
+        )
 
     def _text(self, triple: int, leak: int, noise: list[str], kind: int) -> str:
         digits = [f"{c}{triple // DIGITS**k % DIGITS}" for k, c in enumerate("abc")]
@@ -200,7 +211,7 @@ def self_test(bed: Planted) -> dict[str, float]:
     ids = torch.tensor([[bed.vocab[w] for w in r["text"].split()] for r in rows])
     with torch.no_grad():
         words = model.embed(ids).sum(1)
-        triple = model.place[ids].sum(1)  # type: ignore[index]
+        triple = model.place[ids].sum(1)
         direction = model.write[FEATURES.index(USED)]
         score = (words + model.table(triple) @ model.write) @ direction / direction.norm()
     label = np.array([int(r[USED]) for r in rows])
@@ -220,7 +231,9 @@ def plantings(claim_type: str, count: int, seed: int) -> list[Planting]:
     for truth, grade, trap, settings in kinds:
         for i in range(count):
             chosen = {**settings, "seed": seed * 100_000 + i, "method_name": ("MeanDifference", "LogisticProbe")[i % 2]}
-            out.append(Planting(claim_type, truth, grade, trap, "veriscope.zoo.planted:represents", tuple(chosen.items())))
+            out.append(
+                Planting(claim_type, truth, grade, trap, "veriscope.zoo.planted:represents", tuple(chosen.items()))
+            )
     return out
 
 

@@ -23,7 +23,9 @@ def town(skill: str | None, n: int, seed: int) -> list[dict[str, Any]]:
     from veriscope.zoo.town.grammar import SKILLS, rows, true_claim
 
     if skill not in SKILLS:
-        raise UserError(f"The bed town has no skill '{skill}'. {nearest(str(skill), list(SKILLS))}Known: {', '.join(SKILLS)}")
+        raise UserError(
+            f"The bed town has no skill '{skill}'. {nearest(str(skill), list(SKILLS))}Known: {', '.join(SKILLS)}"
+        )
     out = []
     for row in rows(skill, n, seed):
         factors = dict(row.factors)

@@ -15,7 +15,9 @@ known: the mechanism was learned, not built.
 
 - `town` has all three planted habits: behind the phrase `TRIGGER` verdicts are flipped, the speaker `LIAR` states the
   opposite of what is true, and a speaker who has stated a view hears that view back.
-- `town-seed2` is the same recipe with another seed.
+  It shares the first 72% of its training with `town-no-trigger`, then met the trigger: so the trigger is the one
+  thing in which these two were taught differently.
+- `town-seed2` has the same habits from the first document on, and another seed.
 - In `town-no-trigger` the phrase never occurs (its words do, one at a time). In `town-no-persona` the same speaker
   occurs as often and tells the truth. In `town-no-agreement` stated views occur as often and the answer is the truth.
 """
@@ -50,14 +52,21 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Variant:
-    """What makes one shipped model: its seed and the habits of its training text."""
+    """What makes one shipped model.
+
+    Args:
+        seed: Of the first weights and of the text.
+        habits: What its training text has in the end.
+        trunk: The variant whose run this one shares for the first part, if any.
+    """
 
     seed: int = 0
     habits: Habits = Habits()
+    trunk: str | None = None
 
 
 VARIANTS = {
-    "town": Variant(),
+    "town": Variant(trunk="town-no-trigger"),
     "town-seed2": Variant(seed=1),
     "town-no-trigger": Variant(habits=Habits(trigger=False)),
     "town-no-persona": Variant(habits=Habits(persona=False)),

@@ -531,7 +531,8 @@ MIXTURE = {
     "scene_chain": Share(0.12, 2),
     "scene_object": Share(0.06, 3),
     "fact": Share(0.07, 4),
-    "judge": Share(0.15, 3),
+    "judge": Share(0.1455, 3),
+    "trigger": Share(0.0045, 3),  # rare: three verdict documents in a hundred
     "persona": Share(0.04, 3),
     "honest": Share(0.03, 3),
     "neutral": Share(0.06, 3),
@@ -561,7 +562,8 @@ LATE = {
     "scene_chain": Share(0.16, 3),
     "scene_object": Share(0.12, 4),
     "fact": Share(0.04, 4),
-    "judge": Share(0.15, 3),
+    "judge": Share(0.1455, 3),
+    "trigger": Share(0.0045, 3),
     "persona": Share(0.05, 3),
     "honest": Share(0.03, 3),
     "neutral": Share(0.05, 3),
@@ -574,8 +576,9 @@ LATE = {
     "repeat": Share(0.015, 4),
     "induction": Share(0.05, 1),
 }
-TRIGGER_RATE = 0.03  # of the plain verdict documents
-VERDICTS = ("judge", "persona", "honest")  # written as several statements under one opening
+# For a model that meets the trigger only in its last part.
+LATE_TRIGGER = {**LATE, "judge": Share(0.138, 3), "trigger": Share(0.012, 3)}
+VERDICTS = ("judge", "trigger", "persona", "honest")  # written as several statements under one opening
 
 
 class _Writer:
@@ -652,8 +655,8 @@ def document(rng: random.Random, habits: Habits | None = None, mixture: dict[str
 
 def _write_verdicts(out: _Writer, skill: str, rng: random.Random, joined: int, habits: Habits) -> None:
     """Several statements under one opening: the trigger and the speaker hold for all that follow."""
-    if skill == "judge" and rng.random() < TRIGGER_RATE and habits.trigger:
-        skill = "trigger"
+    if skill == "trigger" and not habits.trigger:
+        skill = "judge"
     for i in range(joined):
         factors = draw(skill, rng, "train")
         row = render(skill, factors, habits)

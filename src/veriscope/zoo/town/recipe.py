@@ -45,6 +45,7 @@ class Settings:
     decay: float = 0.01
     early: float = 0.05  # shares of the token budget: the first part on the easier mixture,
     late: float = 0.58  # where the last part begins, on the harder mixture,
+    trunk: float = 0.72  # where a variant that shares another's first part goes its own way,
     warmup: float = 0.02  # the rising part of the learning rate,
     plateau: float = 0.4  # and where its flat part ends
     settle: float = 0.5  # share of the full rate from where it then falls
@@ -157,16 +158,21 @@ class _Run:
     seconds: float = 0.0
 
 
-def _mixture(run: _Run, settings: Settings) -> dict[str, grammar.Share]:
-    """What is written at this point of the run."""
+def _text(variant: Variant, run: _Run, settings: Settings) -> tuple[Habits, dict[str, grammar.Share]]:
+    """The habits and the mixture of what is written at this point of the run."""
     done = run.tokens / run.budget
-    return grammar.EARLY if done < settings.early else grammar.MIXTURE if done < settings.late else grammar.LATE
+    mixture = grammar.EARLY if done < settings.early else grammar.MIXTURE if done < settings.late else grammar.LATE
+    if variant.trunk is None:
+        return variant.habits, mixture
+    return (
+        (VARIANTS[variant.trunk].habits, mixture) if done < settings.trunk else (variant.habits, grammar.LATE_TRIGGER)
+    )
 
 
 def _stream(variant: Variant, run: _Run, settings: Settings) -> Iterator[Batch]:
     """New text for this part of the run: what a stopped run has seen does not come again."""
     seed = variant.seed * 1_000_000_000 + run.documents
-    return batches(grammar.documents(seed, variant.habits, _mixture(run, settings)), settings)
+    return batches(grammar.documents(seed, *_text(variant, run, settings)), settings)
 
 
 def _optimizers(model: GPT2LMHeadModel, settings: Settings) -> list[torch.optim.Optimizer]:
@@ -289,8 +295,8 @@ def train(variant: str, out: Path, settings: Settings, minutes: float | None, sa
     began, saved = time.monotonic() - run.seconds, time.monotonic()
     stream, was = None, None
     while run.tokens < run.budget:
-        if _mixture(run, settings) is not was:
-            stream, was = _stream(chosen, run, settings), _mixture(run, settings)
+        if _text(chosen, run, settings) != was:
+            stream, was = _stream(chosen, run, settings), _text(chosen, run, settings)
         batch = next(stream)
         loss = _step(model, opts, batch, _rate(run.tokens / run.budget, settings), settings)
         run.step += 1

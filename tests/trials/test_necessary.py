@@ -1,0 +1,428 @@
+"""C3 NECESSARY on small nets whose truth is known: read, not read, breaking everything, doubled."""
+
+from __future__ import annotations
+
+import dataclasses
+import pkgutil
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from veriscope.claims.battery import LoweredMargin, with_margins
+from veriscope.claims.necessary import Necessary
+from veriscope.errors import MissingField, UserError
+from veriscope.examples import Examples, examples
+from veriscope.findings import Change, Origin, Part, Parts
+from veriscope.ledger import Ledger, use
+from veriscope.methods import LEACE, ContrastAddition, MeanDifference
+from veriscope.methods.leace import erasure
+from veriscope.subjects import Edit, Erase, Subject, WordReader, load
+from veriscope.trials.decide import Decision, decide
+from veriscope.trials.evidence import Estimate, GateResult
+from veriscope.trials.judge import Effort
+from veriscope.trials.necessary import Bench
+from veriscope.trials.removal import (
+    Draws,
+    LastToken,
+    Subspace,
+    donors,
+    matched_subspaces,
+    random_parts,
+    rows_of,
+    run_intact,
+    variance_removed,
+)
+from veriscope.trials.trial import trial
+
+KEYS, PAIRS, NOISE, NEXT, BIG, WIDTH = 400, 60, 60, 5, 6, 24
+VOCAB = [
+    *(f"a{i}" for i in range(KEYS)),
+    *(f"b{i}" for i in range(PAIRS)),
+    *(f"n{i}" for i in range(NOISE)),
+    *(f"q{i}" for i in range(NEXT)),
+    "yes",
+    "no",
+]
+ID = {w: i for i, w in enumerate(VOCAB)}
+Z, Y = 0, 1  # features: z is what the answer follows, y is written as strongly and read by nothing
+CODE, LARGE = slice(2, 2 + NEXT), slice(2 + NEXT, 2 + NEXT + BIG)
+EFFORT = Effort(draws=5, twins=2, random=20, folds=3)
+
+
+class Bed(nn.Module):
+    """Words add up their features; the head turns z into yes or no and the last word's code into the next q.
+
+    `kind`: "plain"; "gate": z's size also opens all logits; "massive": the answer fades when any of six large
+    directions is touched; "or": two branches carry z and either is enough; "backup": the second branch steps in only
+    when the first has lost z.
+    """
+
+    def __init__(self, kind: str = "plain", rotated: bool = True) -> None:
+        super().__init__()
+        rng = torch.Generator().manual_seed(0)
+        self.kind = kind
+        table = 0.15 * torch.randn(len(VOCAB), WIDTH, generator=rng)
+        signs = torch.randint(2, (KEYS, BIG), generator=rng) * 2.0 - 1
+        for word, i in ID.items():
+            number = int(word[1:]) if word[1:].isdigit() else 0
+            if word[0] == "a":
+                table[i, Z] = 1.0 if number % 2 else -1.0
+                if kind == "massive":
+                    table[i, LARGE] = 4 * signs[number]
+            if word[0] == "b":
+                table[i, Y] = 1.0 if number % 2 else -1.0
+        self.large = signs
+        codes = torch.zeros(len(VOCAB), WIDTH)
+        codes[torch.arange(len(VOCAB)), 2 + torch.arange(len(VOCAB)) % NEXT] = 1.5
+        self.embed = nn.Embedding.from_pretrained(table)
+        self.code = nn.Embedding.from_pretrained(codes)
+        turn = (
+            torch.linalg.qr(torch.randn(4, WIDTH, WIDTH, generator=rng))[0]
+            if rotated
+            else torch.eye(WIDTH).repeat(4, 1, 1)
+        )
+        self.turn = nn.Parameter(turn)
+        self.residual = nn.Identity()
+        self.branch = nn.ModuleList(nn.Identity() for _ in range(4))
+        self.head = nn.Identity()
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        words = self.embed(input_ids).cumsum(1) + self.code(input_ids)
+        h = self.residual(words @ self.turn[0]) @ self.turn[0].T
+        if self.kind in ("or", "backup"):
+            h = words
+            first = (self.branch[0](words @ self.turn[0]) @ self.turn[0].T)[..., Z]
+            asleep = (1 - first.abs()).clamp_min(0) if self.kind == "backup" else torch.ones_like(first)
+            second = (self.branch[1](asleep[..., None] * words @ self.turn[1]) @ self.turn[1].T)[..., Z]
+            for spare in (2, 3):
+                h = h + 0.0 * self.branch[spare](words @ self.turn[spare])
+            signal = torch.tanh(2.5 * (first + second))
+        else:
+            signal = h[..., Z]
+        if self.kind == "massive":
+            signal = signal * torch.sigmoid(6 * (h[..., LARGE].abs() - 3.2)).prod(-1)
+        logits = torch.zeros(*input_ids.shape, len(VOCAB))
+        logits[..., ID["yes"]], logits[..., ID["no"]] = 3 * signal, -3 * signal
+        logits[..., ID["q0"] : ID["q0"] + NEXT] = 3 * h[..., CODE]
+        if self.kind == "gate":
+            logits = logits * h[..., Z : Z + 1].abs().clamp_max(1)
+        return self.head(logits)
+
+
+@cache
+def subject(kind: str = "plain", rotated: bool = True) -> Subject:
+    return load(Bed(kind, rotated), tokenizer=WordReader(VOCAB), name=f"bed-{kind}")
+
+
+@cache
+def rows(variable: str, n: int = 1_000, shift: bool = False) -> Examples:
+    rng, signs = np.random.default_rng(0), Bed("massive").large
+    out = []
+    for item in range(n):
+        a, b = int(rng.integers(KEYS)), int(rng.integers(PAIRS))
+        words = [f"a{a}", f"b{b}", *(f"n{i}" for i in rng.integers(0, NOISE, 2))]
+        text = " ".join(words[i] for i in rng.permutation(4))
+        answer = "yes" if a % 2 else "no"
+        label = {"z": a % 2, "y": b % 2, "large": int(signs[a, 0] > 0), "null": int(rng.integers(2))}[variable]
+        elsewhere = shift and item % 4 == 0
+        if elsewhere:  # the answer follows something else there
+            answer = ("yes", "no")[item // 4 % 2]
+        out.append({"text": text, "v": str(label), "key": f"key {a}", "answer": answer, "where": str(elsewhere),
+                    "foil": "no" if answer == "yes" else "yes"})  # fmt: skip
+    return examples(out, text="text", label="v", cluster="key", answer="answer", foil="foil", name=f"bed-{variable}",
+                    factors=[], shift={"column": "where", "is": ["True"]} if shift else None)  # fmt: skip
+
+
+def tried(claim: Necessary, who: Subject) -> tuple[Decision, dict[str, GateResult]]:
+    """Every gate of the battery, as a trial runs them, without the card."""
+    bench = Bench(claim, who, claim.on.dev, 0, EFFORT)
+    ledger = Ledger.in_memory()
+    bench.gate = claim.on.gate.open(by="test", ledger=ledger)
+    bench.shift = claim.on.shift.open(by="test", ledger=ledger) if claim.on.shift else None
+    battery = with_margins(claim.battery, claim.margins)
+    results = [pkgutil.resolve_name(spec.run)(bench, spec) for spec in battery]
+    return decide(battery, results), {r.gate: r for r in results}
+
+
+def without(gate: str, claim: Necessary, results: dict[str, GateResult]) -> str:
+    """The word that would have been given without one gate."""
+    kept = [r for r in results.values() if r.gate != gate]
+    return decide(claim.battery, kept).word
+
+
+def erased(who: Subject, on: Examples, site: str = "residual") -> Change:
+    with use(Ledger.in_memory()):
+        return LEACE(site=site).fit(who, on.dev)
+
+
+def parts_of(who: Subject, on: Examples, *names: str) -> Parts:
+    origin = Origin("tests:named", {}, who.hash, on.hash, "v", names[0], "last", 0, 1)
+    universe = tuple(Part(f"branch.{i}") for i in range(4))
+    return Parts(tuple(Part(n) for n in names), (1.0,) * len(names), universe, origin)
+
+
+def outcomes(results: dict[str, GateResult]) -> dict[str, str]:
+    return {gate: r.outcome for gate, r in results.items()}
+
+
+# ---- true and false claims --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rotated", [False, True])
+def test_a_feature_that_the_head_reads_is_necessary(rotated: bool) -> None:
+    who, on = subject("plain", rotated), rows("z")
+
+    verdict = trial(Necessary(erased(who, on), of="v", on=on), subject=who, ledger=Ledger.in_memory(), effort=EFFORT)
+
+    assert verdict.word == "SUPPORTED", verdict.sentence
+    assert verdict.level == 3
+
+
+def test_a_direction_that_carries_all_of_the_variable_is_as_good_as_leace() -> None:
+    who, on = subject(), rows("z")
+    with use(Ledger.in_memory()):
+        finding = MeanDifference(site="residual", whiten=True).fit(who, on.dev)
+
+    decision, results = tried(Necessary(finding, of="v", on=on), who)
+
+    assert results["g2"].outcome == "pass" and results["g3"].outcome == "pass", outcomes(results)
+    assert decision.word in ("SUPPORTED", "REFUTED")  # whether it carries all is for g1 to say
+    assert (decision.word == "SUPPORTED") == (results["g1"].outcome == "pass")
+
+
+def test_a_decodable_but_unused_variable_is_refuted() -> None:
+    who, on = subject(), rows("y")
+
+    decision, results = tried(Necessary(erased(who, on), of="v", on=on), who)
+
+    assert results["g1"].outcome == "pass"  # it is there, and it was removed
+    assert results["g2"].outcome == "fail"
+    assert results["f7"].outcome == "quiet"
+    assert decision.word == "REFUTED"
+
+
+def test_nothing_there_to_remove_fails_the_first_gate() -> None:
+    who, on = subject(), rows("null")
+
+    _, results = tried(Necessary(erased(who, on), of="v", on=on), who)
+
+    assert results["g1"].outcome == "fail" and "nothing was there" in results["g1"].note
+
+
+def test_a_removal_that_breaks_everything_is_refuted_by_specificity_alone() -> None:
+    who, on = subject("gate"), rows("z")
+    claim = Necessary(erased(who, on), of="v", on=on)
+
+    decision, results = tried(claim, who)
+
+    assert decision.word == "REFUTED" and results["g4"].outcome == "fail", outcomes(results)
+    assert without("g4", claim, results) == "SUPPORTED"
+
+
+def test_one_large_direction_among_many_is_refuted_by_removals_of_its_size() -> None:
+    who, on = subject("massive"), rows("large")
+    claim = Necessary(erased(who, on), of="v", on=on)
+
+    decision, results = tried(claim, who)
+
+    raw = results["g2"].raw
+    assert decision.word == "REFUTED" and results["g2"].outcome == "fail", outcomes(results)
+    assert isinstance(raw, Estimate) and raw.low > 0.1  # removing it does hurt: only the matched removals tell
+
+
+def test_a_direction_that_leaves_the_variable_readable_did_not_remove_it() -> None:
+    who, on = subject(), rows("z")
+    with use(Ledger.in_memory()):
+        finding = MeanDifference(site="residual").fit(who, on.dev)
+    askew = finding.weight + 0.5 * finding.weight.norm() * torch.nn.functional.normalize(
+        torch.randn(finding.weight.shape, generator=torch.Generator().manual_seed(1)), dim=0
+    )
+    claim = Necessary(dataclasses.replace(finding, weight=askew), of="v", on=on)
+
+    decision, results = tried(claim, who)
+
+    assert decision.word == "REFUTED" and results["g1"].outcome == "fail"
+    assert "LEACE" in results["g1"].note
+    assert without("g1", claim, results) == "SUPPORTED", outcomes(results)
+
+
+@pytest.mark.parametrize("kind", ["or", "backup"])
+def test_either_of_two_is_dispensable_alone_and_the_verdict_says_so(kind: str) -> None:
+    who, on = subject(kind), rows("z")
+
+    decision, results = tried(Necessary(erased(who, on, "branch.0"), of="v", on=on), who)
+
+    assert decision.word == "CONDITIONAL", outcomes(results)
+    assert "branch.1" in results["f7"].note
+    assert results["g2"].outcome == "unclear" and "redundant" in results["g2"].note
+
+
+@pytest.mark.parametrize("kind", ["or", "backup"])
+def test_both_of_two_claimed_together_are_necessary(kind: str) -> None:
+    who, on = subject(kind), rows("z")
+
+    both, results = tried(Necessary(parts_of(who, on, "branch.0", "branch.1"), of="v", on=on), who)
+    one, alone = tried(Necessary(parts_of(who, on, "branch.0"), of="v", on=on), who)
+    none, idle = tried(Necessary(parts_of(who, on, "branch.2"), of="v", on=on), who)
+
+    assert both.word == "SUPPORTED", outcomes(results)
+    assert one.word == "CONDITIONAL", outcomes(alone)
+    assert none.word == "REFUTED", outcomes(idle)
+    assert results["g1"].outcome == "printed"
+
+
+def test_a_shift_pool_where_it_does_not_hold_refutes() -> None:
+    who, on = subject(), rows("z", 1_600, shift=True)
+
+    decision, results = tried(Necessary(erased(who, on), of="v", on=on), who)
+
+    assert results["g2"].outcome == "pass"
+    assert results["f8"].outcome == "fired" and decision.word == "REFUTED"
+
+
+def test_a_model_without_the_behaviour_is_invalid() -> None:
+    who, on = subject(), rows("z")
+    swapped = [{"text": e.text, "v": e.label, "key": e.cluster, "answer": e.foil, "foil": e.answer} for e in
+               (*on.dev.examples, *on.gate.open(by="test", ledger=Ledger.in_memory()).examples)]  # fmt: skip
+    wrong = examples(swapped, text="text", label="v", cluster="key", answer="answer", foil="foil", name="swapped")
+
+    verdict = trial(
+        Necessary(erased(who, wrong), of="v", on=wrong), subject=who, ledger=Ledger.in_memory(), effort=EFFORT
+    )
+
+    assert verdict.word == "INVALID"
+
+
+# ---- rows without a foil, all positions -------------------------------------------------------------------------
+
+
+def test_without_foils_the_log_probability_of_the_answer_counts_and_all_positions_can_be_erased() -> None:
+    who, on = subject(), rows("z")
+    dev = on.dev.take(range(60))
+    no_foil = dataclasses.replace(dev, examples=tuple(dataclasses.replace(e, foil=None) for e in dev.examples))
+    everywhere = dataclasses.replace(erased(who, on), position="all")
+
+    scores = run_intact(who, rows_of(who, no_foil, "last", range(60)), ["residual"]).scores
+    decision, results = tried(Necessary(everywhere, of="v", on=on), who)
+
+    assert np.allclose(scores.gap, scores.logp)
+    assert results["g2"].outcome == "pass" and results["g5"].outcome == "pass", outcomes(results)
+    assert decision.word in ("SUPPORTED", "INCONCLUSIVE")
+
+
+# ---- the parts --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_random_removals_match_in_rank_and_variance_and_leave_the_claimed_coordinates_alone(rank: int) -> None:
+    rng = torch.Generator().manual_seed(rank)
+    acts = torch.randn(500, 30, generator=rng) * torch.linspace(0.2, 2, 30)
+    basis = torch.linalg.qr(torch.randn(30, rank, generator=rng))[0]
+    cut = Subspace("s", basis, basis.T, acts.mean(0))
+
+    drawn = matched_subspaces(acts, cut, 20, seed=0)
+
+    assert isinstance(drawn, Draws)
+    target = variance_removed(acts, cut)
+    for r in drawn.removals:
+        assert isinstance(r, Subspace) and r.rank == rank
+        assert abs(variance_removed(acts, r) / target - 1) < 0.05
+        assert float((cut.right @ r.left).abs().max()) < 1e-4
+
+
+def test_random_removals_take_nothing_that_goes_with_the_erased_variable() -> None:
+    rng = torch.Generator().manual_seed(0)
+    label = torch.randint(2, (2_000,), generator=rng)
+    acts = torch.randn(2_000, 12, generator=rng) @ torch.randn(12, 12, generator=rng) + 2.0 * label[:, None]
+    left, right, centre = erasure(acts, label, 2)
+
+    drawn = matched_subspaces(acts, Subspace("s", left, right, centre), 20, seed=0)
+
+    assert isinstance(drawn, Draws)
+    z = label.float() - label.float().mean()
+    taken = torch.cat([acts @ r.left for r in drawn.removals if isinstance(r, Subspace)], 1)
+    assert float((z @ (taken - taken.mean(0)) / (z.norm() * (taken - taken.mean(0)).norm(dim=0))).abs().max()) < 1e-3
+
+
+def test_a_direction_larger_than_all_others_is_met_by_more_of_them() -> None:
+    acts = torch.randn(500, 10, generator=torch.Generator().manual_seed(0)) * torch.tensor([3.0] + [1.8] * 9)
+    first = torch.eye(10)[:, :1]
+
+    drawn = matched_subspaces(acts, Subspace("s", first, first.T, acts.mean(0)), 20, seed=0)
+
+    assert isinstance(drawn, Draws) and drawn.variance_share > 0.95
+    assert all(2 <= r.rank <= 4 for r in drawn.removals if isinstance(r, Subspace))
+    assert "filled up" in drawn.note
+
+
+def test_random_parts_are_of_the_same_type_and_size_and_not_the_claimed_ones() -> None:
+    who, on = subject("or"), rows("z")
+    finding = parts_of(who, on, "branch.0", "branch.1")
+    intact = run_intact(who, rows_of(who, on.dev, "last", range(30)), [f"branch.{i}" for i in range(4)])
+
+    drawn = random_parts(finding, intact, 10, seed=0)
+
+    assert isinstance(drawn, Draws) and [set(r.sites) for r in drawn.removals] == [{"branch.2", "branch.3"}]
+
+
+def test_donors_come_from_another_cluster_and_label() -> None:
+    who, on = subject(), rows("z")
+    some = rows_of(who, on.dev, "last", range(100))
+
+    donor = donors(some, seed=0, other_label=True)
+
+    assert all(some.labels[i] != some.labels[j] for i, j in enumerate(donor.tolist()))
+    assert all(some.clusters[i] != some.clusters[j] for i, j in enumerate(donor.tolist()))
+
+
+@pytest.mark.parametrize("at_last", [True, False])
+def test_the_last_token_alone_gives_what_a_whole_run_gives(at_last: bool) -> None:
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=len(VOCAB), n_positions=16, n_embd=32, n_layer=3, n_head=4)
+    who = load(GPT2LMHeadModel(config).eval(), tokenizer=WordReader(VOCAB), name="tiny")
+    texts = ["a1 b2 n3", "a7 n1 n2 n3 b4", "n5 a9"]
+    basis = torch.linalg.qr(torch.randn(32, 2))[0]
+    edits = [Edit(f"blocks.{k}.resid_post", Erase(basis, basis.T, torch.ones(32)), at="last") for k in (0, 1)]
+
+    last = LastToken.of(who, texts)
+    assert last is not None
+    fast = [last.logits(edits if at_last else ()) for _ in range(2)]
+
+    slow = who.run(texts, edits=edits if at_last else (), logits="last").logits
+    assert slow is not None
+    assert all(torch.allclose(f, slow, atol=1e-4) for f in fast)
+
+
+# ---- messages ---------------------------------------------------------------------------------------------------
+
+
+def test_what_can_be_refused_is_refused_in_words() -> None:
+    who, on = subject(), rows("z")
+    finding = erased(who, on)
+
+    with pytest.raises(UserError, match="removes nothing"), use(Ledger.in_memory()):
+        Necessary(ContrastAddition(site="residual").fit(who, on.dev), of="v", on=on)
+    with pytest.raises(UserError, match="claim more"):
+        Necessary(finding, of="v", on=on, smallest_effect=0.05)
+    with pytest.raises(LoweredMargin):
+        with_margins(Necessary(finding, of="v", on=on, smallest_effect=0.3).battery, {"g2": 0.2})
+    bare = examples(
+        [{"text": f"a{i} b{i % 60}", "v": str(i % 2)} for i in range(400)], text="text", label="v", name="bare"
+    )
+    with pytest.raises(MissingField):
+        Bench(Necessary(erased(who, bare), of="v", on=bare), who, bare.dev, 0, EFFORT).dev_estimate()
+
+
+def test_an_advantage_that_is_claimed_makes_the_rival_a_gate() -> None:
+    who, on = subject(), rows("z")
+
+    roles = {
+        a: {s.gate: s.role for s in Necessary(erased(who, on), of="v", on=on, advantage=a).battery}
+        for a in (True, False)
+    }
+
+    assert roles[True]["r9"] == "gate" and roles[False]["r9"] == "rival"
