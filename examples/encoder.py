@@ -38,7 +38,7 @@ def try_encoder(subject: Subject, on: Examples, site: str, effort: Effort) -> Ve
     """C1: the first token's state knows what the reviewer thought."""
     probe = vs.methods.LogisticProbe(site=site, position="first").fit(subject, on.dev)
     claim = vs.Represents(probe, of="sentiment", on=on, name="knows what a reviewer thought")
-    return vs.trial(claim, subject=subject, effort=effort, ledger=vs.Ledger.in_memory())
+    return vs.trial(claim, subject=subject, effort=effort)
 
 
 def main() -> None:

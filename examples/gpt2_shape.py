@@ -12,6 +12,7 @@ import resource
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -47,7 +48,7 @@ def on_random_weights(study: Study, folder: Path) -> Study:
     return dataclasses.replace(study, plan=study.plan.model_copy(update={"subject": str(folder)}))
 
 
-def run(data: Path, work: Path, *, layers: int = 12, most_short: int = 400, most_few: int = 400) -> Outcome:
+def run(data: Path, work: Path, *, layers: int = 12, most_short: int = 240, most_few: int = 260) -> Outcome:
     """Write the model and the examples into `work` and run examples/gpt2.yaml there."""
     prepare(data, work / "build", most_reviews=20, most_short=most_short, most_few=most_few)
     model = write_gpt2(data, work / "gpt2-random", layers=layers)
@@ -56,7 +57,17 @@ def run(data: Path, work: Path, *, layers: int = 12, most_short: int = 400, most
         text = text.replace("blocks.6.", f"blocks.{layers // 2}.")
     (work / "gpt2.yaml").write_text(text, encoding="utf-8")
     study = on_random_weights(read_study(work / "gpt2.yaml"), model)
-    return run_study(study, Ledger.in_memory(), say=lambda text: print(text, file=sys.stderr))
+    return run_study(study, Ledger.in_memory(), say=tell, progress=lambda claim: partial(tell_gate, claim))
+
+
+def tell(text: str) -> None:
+    """Progress goes to standard error, so that standard output holds the result alone."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def tell_gate(claim: str, gate: str, state: str) -> None:
+    """The same for the gates of a trial."""
+    tell(f"{claim}: {gate} {state}")
 
 
 def main() -> int:

@@ -16,38 +16,19 @@ AUTHORS = ("shakespeare", "darwin", "charlotte_bronte")
 PIZZA, CLOCK = "p99zdpze5l", "l8k1hzciux"
 
 
-class LSTMLayer(nn.Module):
-    """One layer of the cell its config.json writes down; returns the hidden state at every position."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.kernel = nn.Parameter(torch.zeros(2 * width, 4 * width))
-        self.bias = nn.Parameter(torch.zeros(4 * width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = c = x.new_zeros(len(x), x.shape[-1])
-        out = []
-        for step in x.unbind(1):
-            i, j, f, o = (torch.cat([step, h], -1) @ self.kernel + self.bias).chunk(4, -1)
-            c = c * torch.sigmoid(f + 1) + torch.sigmoid(i) * torch.tanh(j)
-            h = torch.sigmoid(o) * torch.tanh(c)
-            out.append(h)
-        return torch.stack(out, 1)
-
-
 class CharLSTM(nn.Module):
     """A character model: embedding, LSTM layers, logits of the next character."""
 
     def __init__(self, vocab: int, width: int, layers: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocab, width)
-        self.layers = nn.ModuleList(LSTMLayer(width) for _ in range(layers))
+        self.layers = nn.ModuleList(nn.LSTM(width, width, batch_first=True) for _ in range(layers))
         self.softmax = nn.Linear(width, vocab)
 
     def forward(self, ids: Tensor) -> Tensor:
         x = self.embedding(ids)
         for layer in self.layers:
-            x = layer(x)
+            x, _ = layer(x)
         return self.softmax(x)
 
 
@@ -57,6 +38,10 @@ def char_lstm(folder: Path) -> Subject:
     vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
     tensors = load_file(folder / "model.safetensors")
     module = CharLSTM(config["vocab"], config["hidden"], config["layers"])
+    for layer in range(config["layers"]):
+        tensors |= _torch_cell(
+            f"layers.{layer}", tensors.pop(f"layers.{layer}.kernel"), tensors.pop(f"layers.{layer}.bias")
+        )
     tensors["embedding.weight"] = tensors.pop("embedding")
     tensors["softmax.weight"] = tensors.pop("softmax_w").T.contiguous()
     tensors["softmax.bias"] = tensors.pop("softmax_b")
@@ -64,6 +49,20 @@ def char_lstm(folder: Path) -> Subject:
     spelled = {number: LOST.get(char, char) for char, number in vocab.items()}
     chars = CharReader([spelled[number] for number in sorted(spelled)], unknown=" ")
     return load(module, tokenizer=chars, name=f"character LSTM, {folder.name}")
+
+
+def _torch_cell(name: str, kernel: Tensor, bias: Tensor) -> dict[str, Tensor]:
+    """The cell that config.json writes down, in torch's order of gates and with its 1 added to the forget bias."""
+    i, j, f, o = kernel.chunk(4, 1)
+    bias_i, bias_j, bias_f, bias_o = bias.chunk(4)
+    both = torch.cat([i, f, j, o], 1).T
+    width = both.shape[1] // 2
+    return {
+        f"{name}.weight_ih_l0": both[:, :width].contiguous(),
+        f"{name}.weight_hh_l0": both[:, width:].contiguous(),
+        f"{name}.bias_ih_l0": torch.cat([bias_i, bias_f + 1, bias_j, bias_o]),
+        f"{name}.bias_hh_l0": torch.zeros_like(bias),
+    }
 
 
 class MixedAttention(nn.Module):
@@ -124,7 +123,7 @@ class Adder(nn.Module):
         return self.unembed(x)
 
 
-def adder(folder: Path, run: str) -> Subject:
+def adder(folder: Path, run: str, name: str = "") -> Subject:
     """One of the modular-addition transformers as a subject that reads two numbers, such as "17 42"."""
     config = json.loads((folder / "configs.json").read_text())[run]
     found = load_file(folder / f"{run}.safetensors")
@@ -136,7 +135,7 @@ def adder(folder: Path, run: str) -> Subject:
     shape = config["C"], config["d_model"], config["n_heads"], config["n_layers"], config["attn_coeff"], hidden
     module = Adder(*shape)
     module.load_state_dict(tensors)
-    return load(module, tokenizer=WordReader([str(n) for n in range(config["C"])]), name=f"adder {run}")
+    return load(module, tokenizer=WordReader([str(n) for n in range(config["C"])]), name=name or f"adder {run}")
 
 
 def accuracy(subject: Subject, modulus: int = 59) -> float:

@@ -6,6 +6,8 @@ VERISCOPE_DATA=/path/to/data python examples/plain_modules.py
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 from modules import AUTHORS, CLOCK, PIZZA, accuracy, adder, bits_per_char, char_lstm
@@ -55,30 +57,41 @@ def _balanced(rows: list[dict[str, str]], label: str, most: int) -> list[dict[st
     return [row for c in classes for row in [r for r in order if r[label] == c][:each]]
 
 
-def sums(label: str) -> Examples:
+def sums(fact: str) -> Examples:
     """All pairs below 59, with a yes-or-no fact about their sum modulo 59; {a, b} is one cluster."""
-    facts = {"below thirty": lambda s: s < 30, "even": lambda s: s % 2 == 0}
     rows = [
-        {"text": f"{a} {b}", label: str(facts[label]((a + b) % MODULUS)), "pair": f"{min(a, b)} {max(a, b)}"}
+        {"text": f"{a} {b}", fact: FACTS[fact]((a + b) % MODULUS), "pair": f"{min(a, b)} {max(a, b)}"}
         for a in range(MODULUS)
         for b in range(MODULUS)
     ]
-    return vs.examples(rows, label=label, cluster="pair", name=f"sums, {label}")
+    return vs.examples(rows, label=fact, cluster="pair", name=f"sums, {fact}")
+
+
+def _right_half(k: int) -> Callable[[int], bool]:
+    return lambda total: math.cos(2 * math.pi * k * total / MODULUS) > 0
+
+
+# Each model is known to count on circles: the pizza's first is number 17, the clock's is number 13.
+FACTS: dict[str, Callable[[int], bool]] = {
+    "below thirty": lambda total: total < 30,
+    "right half of circle 17": _right_half(17),
+    "right half of circle 13": _right_half(13),
+}
 
 
 def try_lstm(subject: Subject, on: Examples, effort: Effort) -> Verdict:
     """C1: the upper layer's hidden state knows whether a quotation is open."""
     probe = vs.methods.LogisticProbe(site="layers.1", position="last").fit(subject, on.dev)
     claim = vs.Represents(probe, of="quotation", on=on, name="knows whether a quotation is open")
-    return vs.trial(claim, subject=subject, effort=effort, ledger=vs.Ledger.in_memory())
+    return vs.trial(claim, subject=subject, effort=effort)
 
 
-def try_adder(subject: Subject, label: str, effort: Effort) -> Verdict:
+def try_adder(subject: Subject, fact: str, effort: Effort) -> Verdict:
     """C1: the state before the unembedding holds a fact about the sum."""
-    on = sums(label)
+    on = sums(fact)
     probe = vs.methods.LogisticProbe(site="blocks.0", position="last").fit(subject, on.dev)
-    claim = vs.Represents(probe, of=label, on=on, name=f"{subject.name}: the sum is {label}")
-    return vs.trial(claim, subject=subject, effort=effort, ledger=vs.Ledger.in_memory())
+    claim = vs.Represents(probe, of=fact, on=on, name=f"{subject.name}: the sum is {fact}")
+    return vs.trial(claim, subject=subject, effort=effort)
 
 
 def main() -> None:
@@ -89,7 +102,8 @@ def main() -> None:
         model = char_lstm(data / "lm" / "charlstm" / author)
         bits = {other: round(bits_per_char(model, text), 2) for other, text in corpora.items()}
         print(f"{model.name}: bits per character {bits}")
-    adders = {run: adder(data / "organism" / "clock_pizza", run) for run in (PIZZA, CLOCK)}
+    kinds = {PIZZA: "the pizza", CLOCK: "the clock"}
+    adders = {run: adder(data / "organism" / "clock_pizza", run, name) for run, name in kinds.items()}
     for subject in adders.values():
         print(f"{subject.name}: accuracy {accuracy(subject):.4f}")
     bronte = char_lstm(data / "lm" / "charlstm" / "charlotte_bronte")

@@ -27,7 +27,7 @@ def data_folder() -> Path:
     return folder
 
 
-def prepare(data: Path, build: Path, *, most_reviews: int = 2_000, most_short: int = 500, most_few: int = 400) -> None:
+def prepare(data: Path, build: Path, *, most_reviews: int = 2_000, most_short: int = 500, most_few: int = 500) -> None:
     """Write every file of examples that the studies read.
 
     Args:
@@ -44,7 +44,7 @@ def prepare(data: Path, build: Path, *, most_reviews: int = 2_000, most_short: i
     few = across[:: max(1, len(across) // most_few)][:most_few]
     write(build / "noun_few.jsonl", (noun_row(row) for row in few))
     write(build / "reviews.jsonl", reviews(data, most_reviews))
-    write(build / "reviews_short.jsonl", reviews(data, most_short, most_words=10))
+    write(build / "reviews_short.jsonl", reviews(data, most_short, most_words=8))
 
 
 def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

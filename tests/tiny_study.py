@@ -26,7 +26,7 @@ PURPOSE = {
 def model(folder: Path) -> Path:
     """A GPT-2 of two layers and width 16 with random weights, and a tokenizer of whole words."""
     torch.manual_seed(0)
-    ends = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+    ends: dict[str, Any] = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
     config = hf.GPT2Config(vocab_size=len(WORDS), n_positions=CONTEXT, n_embd=16, n_layer=2, n_head=2, **ends)
     hf.GPT2LMHeadModel(config).save_pretrained(folder)
     inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="none"))

@@ -21,7 +21,7 @@ _PUBLIC = {
     "Mediates": "veriscope.claims:Mediates",
     "Necessary": "veriscope.claims:Necessary",
     "Steers": "veriscope.claims:Steers",
-    "trial": "veriscope.trials:trial",
+    "trial": "veriscope.trials.trial:trial",  # the file, whose name would else hide it
     "Ledger": "veriscope.ledger:Ledger",
     "save": "veriscope.findings:save",
     "load_finding": "veriscope.findings:load_finding",

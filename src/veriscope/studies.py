@@ -247,7 +247,10 @@ def _check_values(where: str, title: str, claim_type: Any, fields: Mapping[str, 
         needed = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if needed and f.name not in fields and f.name != "of":
             raise BadStudy(where, f"{title} lacks '{f.name}'", f"Add `{f.name}:` to it.")
-        if f.name in fields and f.name not in ("finding", "on"):
+        named = f.name in ("finding", "on", "off_target") or (
+            f.name == "neutral" and isinstance(fields.get(f.name), str)
+        )
+        if f.name in fields and not named:  # what names a part of the study is looked up elsewhere
             try:
                 TypeAdapter(hints[f.name]).validate_python(_frozen(fields[f.name]), strict=True)
             except ValidationError as wrong:
@@ -338,10 +341,21 @@ def enter(drafted: Draft, ledger: Ledger) -> Ready:
     return Ready(study, subject, drafted.claims, cards)
 
 
+def _named(title: str, data: Mapping[str, Examples], key: str) -> Examples:
+    """Examples of the study that a claim names under another key than `on`."""
+    if title not in data:
+        raise BadStudy(f"{key}: {title}", "the study has no such examples", f"Known: {', '.join(data)}.")
+    return data[title]
+
+
 def _claim(entry: Mapping[str, Mapping[str, Any]], findings: Mapping[str, Any], data: Mapping[str, Examples]) -> Any:
     kind, fields = next(iter(entry.items()))
     given = {k: _frozen(v) for k, v in fields.items() if k != "primary"}
     given |= {"finding": findings[fields["finding"]], "on": data[fields["on"]]}
+    if isinstance(given.get("neutral"), str):
+        given["neutral"] = tuple(_named(given["neutral"], data, "neutral").dev.texts)
+    if "off_target" in given:
+        given["off_target"] = tuple(_named(title, data, "off_target") for title in given["off_target"])
     given.setdefault("of", data[fields["on"]].variable)
     given.setdefault("name", f"{fields['finding']} {kind} {given['of']}")
     return pkgutil.resolve_name(CLAIMS.get(kind, kind))(**given)

@@ -266,13 +266,18 @@ def test_both_of_two_claimed_together_are_necessary(kind: str) -> None:
     who, on = subject(kind), rows("z")
 
     both, results = tried(Necessary(parts_of(who, on, "branch.0", "branch.1"), of="v", on=on), who)
-    one, alone = tried(Necessary(parts_of(who, on, "branch.0"), of="v", on=on), who)
-    none, idle = tried(Necessary(parts_of(who, on, "branch.2"), of="v", on=on), who)
 
     assert both.word == "SUPPORTED", outcomes(results)
-    assert one.word == "CONDITIONAL", outcomes(alone)
-    assert none.word == "REFUTED", outcomes(idle)
     assert results["g1"].outcome == "printed"
+
+
+@pytest.mark.parametrize("part, word", [("branch.0", "CONDITIONAL"), ("branch.2", "REFUTED")])
+def test_one_of_two_parts_is_redundant_and_an_idle_one_is_refuted(part: str, word: str) -> None:
+    who, on = subject("or"), rows("z")
+
+    decision, results = tried(Necessary(parts_of(who, on, part), of="v", on=on), who)
+
+    assert decision.word == word, outcomes(results)
 
 
 def test_a_shift_pool_where_it_does_not_hold_refutes() -> None:

@@ -27,9 +27,19 @@ from veriscope.methods.logistic_probe import LogisticProbe
 from veriscope.methods.mean_difference import MeanDifference
 from veriscope.methods.pca_direction import PCADirection
 from veriscope.methods.random_direction import RandomDirection
+from veriscope.methods.searched_direction import SearchedDirection
 
 BUILT_IN: dict[str, Any] = {
-    m.__name__: m for m in (ContrastAddition, LEACE, LogisticProbe, MeanDifference, PCADirection, RandomDirection)
+    m.__name__: m
+    for m in (
+        ContrastAddition,
+        LEACE,
+        LogisticProbe,
+        MeanDifference,
+        PCADirection,
+        RandomDirection,
+        SearchedDirection,
+    )
 }
 
 
@@ -80,6 +90,7 @@ __all__ = [
     "MeanDifference",
     "PCADirection",
     "RandomDirection",
+    "SearchedDirection",
     "cluster_folds",
     "encode",
     "fit_reading",

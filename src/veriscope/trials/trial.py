@@ -107,8 +107,9 @@ def _check_texts(claim: Any, subject: Subject) -> None:
             subject.tokens(sample.texts)
             if sample.has("source"):
                 subject.tokens(sample.sources)
-            if claim.finding.position != "all":
-                subject.where(claim.finding.position, sample)
+            position = getattr(claim.finding, "position", claim.finding.origin.position)  # parts have none of their own
+            if position != "all":
+                subject.where(position, sample)
         except (BadPrompt, BadPosition) as odd:
             raise type(odd)(f"Claim '{claim.name}', {sample.pool} pool: {odd}") from None
 
@@ -130,8 +131,8 @@ def write_card(claim: Any, subject: Subject, ledger: Ledger, purpose: Purpose, s
         finding=finding_hash(claim.finding),
         method=origin.method,
         settings=dict(origin.settings),
-        site=str(claim.finding.site),
-        position=str(claim.finding.position),
+        site=str(getattr(claim.finding, "site", origin.site)),
+        position=str(getattr(claim.finding, "position", origin.position)),
         examples=claim.on.hash,
         examples_name=claim.on.name,
         variable=claim.of,

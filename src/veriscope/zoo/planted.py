@@ -70,12 +70,12 @@ class PlantedModel(nn.Module):
         bits = torch.rand(DIGITS**3, len(FEATURES), generator=rng) < 0.5
         self.table.weight.copy_(bits.float() * 2 - 1)
         self.head.weight.copy_(0.02 * torch.randn(self.head.weight.shape, generator=rng))
-        # Only the directions of used features reach the answers; unused and leaked ones are projected out of them.
+        # Only the directions of used features reach any logit; unused and leaked ones are projected out.
         unread = directions[[FEATURES.index(UNUSED), FEATURES.index(LEAKED)]]
         read = 1.5 * directions[FEATURES.index(USED)] + 0.75 * directions[FEATURES.index(SECOND)]
         for sign, word in zip((1, -1), ANSWERS, strict=True):
-            row = self.head.weight[vocab[word]] + sign * read
-            self.head.weight[vocab[word]] = row - unread.T @ (unread @ row)
+            self.head.weight[vocab[word]] += sign * read
+        self.head.weight -= (self.head.weight @ unread.T) @ unread
 
     def forward(self, input_ids: Int[Tensor, "example position"]) -> Float[Tensor, "example position vocab"]:
         """Logits at every position: words are summed up to it, features appear once all three digits are read."""
@@ -120,7 +120,7 @@ class Planted:
         """What is true of each variable: readable beyond controls, used by the output."""
         return {
             USED: {"represents": True, "mediates": True, "necessary": True, "steers": True},
-            SECOND: {"represents": True, "mediates": False, "necessary": True, "steers": True},
+            SECOND: {"represents": True, "mediates": False, "necessary": False, "steers": True},
             UNUSED: {"represents": True, "mediates": False, "necessary": False, "steers": False},
             LEAKED: {"represents": False, "mediates": False, "necessary": False, "steers": False},
             "memorised": {"represents": False, "mediates": False, "necessary": False, "steers": False},
@@ -205,8 +205,9 @@ def self_test(bed: Planted) -> dict[str, float]:
         alone, 0 for unused and leaked; and `bits`, the information about USED of the ideal reader on drawn texts.
     """
     model = bed.module
-    yes, no = (model.head.weight[bed.vocab[w]] for w in ANSWERS)
-    found = {name: float(2 * (model.write[i] @ (yes - no)).abs()) for i, name in enumerate(FEATURES)}
+    yes, no = (model.head.weight[bed.vocab[w]].detach() for w in ANSWERS)
+    write = model.write.detach()
+    found = {name: float(2 * (write[i] @ (yes - no)).abs()) for i, name in enumerate(FEATURES)}
     rows = bed.table()[:2_000]
     ids = torch.tensor([[bed.vocab[w] for w in r["text"].split()] for r in rows])
     with torch.no_grad():
