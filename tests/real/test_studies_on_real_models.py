@@ -132,7 +132,8 @@ def test_the_encoder_comes_to_a_verdict(shared_data: Path, scripts: dict[str, Mo
     verdict = scripts["encoder"].try_encoder(subject, on, "blocks.5.resid_post", Effort(draws=5, twins=1, folds=3))
 
     assert verdict.word in get_args(Word)
-    assert next(g for g in verdict.gates if g.gate == "r9").outcome in ("printed", "not run")  # it can't be asked
+    asked = {g.outcome for g in verdict.gates if g.gate == "r9"}  # empty where dev says that the gate pool is too small
+    assert asked <= {"printed", "not run"}  # it gives no next word to ask for
 
 
 def test_nothing_is_supported_on_random_weights_of_gpt2s_width(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,8 @@ class BagOfNgrams:
         features, labels = counter.fit_transform(sample.texts), codes.numpy()
         strength = self._chosen(features, labels, sample)
         spent = Budget(examples=len(sample), trials=len(self.strengths))
-        return NgramPredictor(classes, counter, _regression(features, labels, strength), spent)
+        settled = replace(self, strengths=(strength,))
+        return NgramPredictor(classes, counter, _regression(features, labels, strength), spent, settled)
 
     def _counter(self) -> Any:
         from sklearn.feature_extraction.text import TfidfVectorizer
@@ -78,6 +79,7 @@ class NgramPredictor:
     counter: Any
     regression: Any
     spent: Budget
+    settled: BagOfNgrams  # the same rival with the penalty that was chosen, for further fits on parts of the data
 
     def probabilities(self, sample: Sample) -> Float[Tensor, "example class"]:
         """Class probabilities from the texts alone."""

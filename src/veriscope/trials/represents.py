@@ -313,6 +313,7 @@ def rival_bits(rival: Any, bench: Bench) -> Array | NotRun:
         codes = codes[picked]
         held_out = _log_odds(predictor, bench.dev.take(picked.tolist()), bench.classes)
     else:
+        rival = getattr(predictor, "settled", rival)  # a penalty chosen on all of dev favours the rival, if anything
         held_out = torch.zeros(len(bench.dev), len(bench.classes))
         for f in range(int(bench.fold.max()) + 1):
             inside = bench.fold == f

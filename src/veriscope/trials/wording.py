@@ -79,6 +79,7 @@ def _measured(card: Card, decision: Decision, results: Sequence[GateResult]) -> 
     if decision.word == "INCONCLUSIVE":
         parts.append(_needed(results))
     parts.append(_rivals(results, decision))
+    parts += [f"It is a {r.note[r.note.index('WRITER') :]}." for r in results if r.gate == "d9" and "WRITER" in r.note]
     if primary is not None and primary.spread is not None and decision.word == "SUPPORTED":
         parts.append(
             f"Wrong-sign inputs {primary.spread.wrong_sign:.0%}; worst cluster {primary.spread.worst_value:.2f}."
@@ -167,6 +168,8 @@ def _rivals(results: Sequence[GateResult], decision: Decision) -> str:
         return "No rival from outside could be run."
     estimate, worst = min(rivals, key=lambda pair: pair[0].value)
     found = number(estimate, worst.unit)
+    if decision.word != "SUPPORTED":
+        return f"Against the best rival ({worst.strongest}): difference {found}."
     if decision.advantage:
         return f"Advantage over the best rival ({worst.strongest}): {found}."
     if decision.useful:

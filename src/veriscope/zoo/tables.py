@@ -44,7 +44,7 @@ def town(skill: str | None, n: int, seed: int) -> list[dict[str, Any]]:
 
 
 def _coin(key: str) -> str:
-    return ("heads", "tails")[hashlib.sha256(key.encode()).digest()[0] & 1]
+    return ("no", "yes")[hashlib.sha256(key.encode()).digest()[0] & 1]
 
 
 def planted(skill: str | None, n: int, seed: int) -> list[dict[str, Any]]:
