@@ -36,9 +36,7 @@ class UnknownSite(UserError):
 
     def __init__(self, wanted: str, model: str, known: Sequence[str], reason: str = "") -> None:
         why = f"It was refused at load: {reason}. " if reason else nearest(wanted, known)
-        super().__init__(
-            f"{model} has no site '{wanted}'. {why}List all {len(known)} with: veriscope sites {model}"
-        )
+        super().__init__(f"{model} has no site '{wanted}'. {why}List all {len(known)} with: veriscope sites {model}")
 
 
 class UnknownMethod(UserError):

@@ -112,14 +112,14 @@ def test_margins_may_be_raised_and_not_lowered() -> None:
     assert with_margins(GATES, {"g1": 0.2})[0].margin == 0.2
     with pytest.raises(LoweredMargin, match=r"g1 has margin 0.05.*0.01 asks for less"):
         with_margins(GATES, {"g1": 0.01})
-    with pytest.raises(UserError, match="no margin to set for 'g9'. Gates with a margin: g1, g2, g3"):
+    with pytest.raises(UserError, match=r"no margin to set for 'g9'. Gates with a margin: g1, g2, g3"):
         with_margins(GATES, {"g9": 0.1})
 
 
 def test_results_survive_the_trip_through_plain_data() -> None:
     before = Verdict(
-        "C1 REPRESENTS", "x", "hash", "SUPPORTED", 2, False, False, "...", tuple(results()), Estimate(1.0, 1.0, 1.0, 1, 1), "bits",
-        "", "", ("shift",), 1, 3, "rates", 0.01,
+        "C1 REPRESENTS", "x", "hash", "SUPPORTED", 2, False, False, "...", tuple(results()),
+        Estimate(1.0, 1.0, 1.0, 1, 1), "bits", "", "", ("shift",), 1, 3, "rates", 0.01,
     )  # fmt: skip
 
     assert from_plain(Verdict, to_plain(before)) == before

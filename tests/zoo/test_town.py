@@ -115,7 +115,7 @@ def test_the_main_model_reaches_its_card_on_fresh_rows() -> None:
 
     model, stored = truth.open_model("town"), card.read()["town"]["skills"]
     for skill in town.SKILLS:
-        rows = town.rows(skill, 60, seed=99)
+        rows = town.rows(skill, 30, seed=99)
 
         right = sum(said == row.answer for said, row in zip(predict(model, rows), rows, strict=True))
 
@@ -130,7 +130,7 @@ def test_the_truth_holds_in_the_main_model() -> None:
     model = truth.open_model("town")
     stored = {check["name"]: check for check in card.read()["town"]["checks"]}
 
-    found = truth.checks(model, "town", n=30, seed=99)
+    found = truth.checks(model, "town", n=20, seed=99)
 
     assert {check.name for check in found} == set(stored)
     for check in found:
@@ -142,10 +142,21 @@ def test_only_the_model_trained_with_a_habit_has_it() -> None:
     from veriscope.zoo.town import card
 
     stored = card.read()
-    for habit, skill in {"trigger": "trigger", "persona": "persona", "agreement": "agree_conflict"}.items():
-        for variant, found in stored.items():
-            # Under its own habits each variant must be right: with the habit the flipped answer, without it the truth.
-            assert found["skills"][skill]["accuracy"] > 0.8, (habit, variant)
+    twins = {"trigger": "town-no-trigger", "persona": "town-no-persona", "agree_conflict": "town-no-agreement"}
+    for skill, twin in twins.items():
+        # "Right" is judged by each model's own habits: the habit's answer in town, the truth in its clean twin.
+        assert stored["town"]["skills"][skill]["low"] > 0.75, skill
+        assert stored[twin]["skills"][skill]["low"] > 0.6, skill
+
+
+@needs_weights
+def test_what_was_not_learned_is_not_offered() -> None:
+    from veriscope.zoo.town import card
+
+    learned = card.learned("town")
+
+    assert {"scene_place", "scene_colour", "scene_object", "ioi", "agree", "first_letter", "induction"} <= set(learned)
+    assert "scene_chain" not in learned
 
 
 @needs_weights

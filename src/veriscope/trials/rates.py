@@ -24,6 +24,7 @@ def error_rates(claim_type: str) -> str:
     if row is None:
         return "This battery's own error rates have not been measured yet (no exam of this type on file)."
     return (
-        f"On {row['bed']} ({row['date']}) this battery supported {row['false_supported']} of {row['false_n']} false claims "
-        f"(at most {row['false_bound']:.1%}) and missed {row['missed']} of {row['true_n']} true ones at twice the smallest effect."
+        f"On {row['bed']} ({row['date']}) this battery supported {row['false_supported']} of {row['false_n']} "
+        f"false claims (at most {row['false_bound']:.1%}) and missed {row['missed']} of {row['true_n']} true ones "
+        f"at twice the smallest effect."
     )

@@ -10,8 +10,10 @@ stated, whether the statement is true), and what the answer is under them. A min
 rendered again: `render(row.skill, {**row.factors, "asked": row.factors["other"]})`.
 
 What is known of each model: which habits its training text had (`VARIANTS`), that the 12 words of `UNTRAINED` never
-stood in it, and what it can do (`card.json`, printed by `python -m veriscope.zoo.town.card`). How it does it is not
-known: the mechanism was learned, not built.
+stood in it, and what it can do. That is in `card.json`, printed by `python -m veriscope.zoo.town.card`, and it is not
+everything: no variant learned `scene_chain` or the mood of two people at once, and only `town` and `town-no-trigger`
+learned to look things up in scenes. `card.learned(variant)` lists the skills that a claim may build on. How a model
+does what it does is not known: the mechanism was learned, not built.
 
 - `town` has all three planted habits: behind the phrase `TRIGGER` verdicts are flipped, the speaker `LIAR` states the
   opposite of what is true, and a speaker who has stated a view hears that view back.

@@ -90,6 +90,12 @@ def read() -> dict[str, Any]:
     return json.loads(CARD.read_text())
 
 
+def learned(variant: str = "town", least: float = 0.85) -> list[str]:
+    """The skills whose accuracy is at least `least` even at the lower end of its interval: fit for claims."""
+    skills = read()[variant]["skills"]
+    return [skill for skill in grammar.SKILLS if skills[skill]["low"] >= least]
+
+
 def table(card: dict[str, Any]) -> str:
     """The card as text: a row a skill, a column a model, the bigram model of the main variant last."""
     names = list(card)
@@ -116,6 +122,9 @@ def table(card: dict[str, Any]) -> str:
             f"{found['in_training_text']} occurrences, {found['repeated']} repeated; "
             f"trained {trained['right']} of {trained['n']}, rare {found['rare_repeated']['right']} of {len(w.RARE)}"
         )
+    for name in names:
+        missing = [k for k, found in card[name]["skills"].items() if found["low"] < 0.85]
+        lines.append(f"{name}: not learned to 85%: {', '.join(missing)}")
     return "\n".join(lines)
 
 

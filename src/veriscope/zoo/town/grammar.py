@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -90,7 +90,8 @@ def rows(skill: str, n: int, seed: int, split: Split = "heldout", habits: Habits
 
     Skills about single words have few combinations; where a split holds fewer than `n`, all that were found come.
     """
-    rng, found, misses = random.Random(f"{skill} {seed} {split}"), {}, 0
+    found: dict[str, Row] = {}
+    rng, misses = random.Random(f"{skill} {seed} {split}"), 0
     while len(found) < n and misses < 2000:
         row = render(skill, draw(skill, rng, split), habits)
         misses = misses + 1 if row.text in found else 0
@@ -342,13 +343,13 @@ def _render_ioi(factors: Factors, _: Habits) -> tuple[str, str, str, str]:
     return text, taker, giver, f"ioi-{factors['form']}-{factors['order']}"
 
 
-def _draw_cues(rng: random.Random, kind: str, cues: dict[tuple[str, str], tuple[str, ...]], n: int) -> list[list]:
+def _draw_cues(rng: random.Random, kind: str, cues: Mapping[tuple[str, str], tuple[str, ...]], n: int) -> list[list]:
     """Cues of `n` different pairs that hold `kind`, as [pair, number of the phrase]: together only `kind` fits."""
     pairs = [pair for pair in cues if kind in pair]
     return [["-".join(pair), rng.randrange(len(cues[pair]))] for pair in rng.sample(pairs, n)]
 
 
-def _phrases(cues: list[list], table: dict[tuple[str, str], tuple[str, ...]]) -> list[str]:
+def _phrases(cues: list[list], table: Mapping[tuple[str, str], tuple[str, ...]]) -> list[str]:
     return [table[tuple(pair.split("-"))][number] for pair, number in cues]
 
 
