@@ -18,7 +18,9 @@ def block(kind: str) -> str:
     return found.group(1)
 
 
-def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_the_readmes_python_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     rows = [{"text": r["text"], "positive": r["view"] == "for", "film": r["pair"]} for r in town("agree", 600, 0)]
     (tmp_path / "reviews.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     monkeypatch.chdir(tmp_path)

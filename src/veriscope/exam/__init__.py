@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from veriscope.exam.examine import examine, table
+from veriscope.exam.examine import examine, summary, table
 from veriscope.exam.planting import Planting
 
-__all__ = ["Planting", "examine", "table"]
+__all__ = ["Planting", "examine", "summary", "table"]

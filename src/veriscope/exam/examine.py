@@ -15,7 +15,7 @@ from typing import Any
 from rich.table import Table
 
 from veriscope.exam.planting import Planting
-from veriscope.ledger import Ledger, use
+from veriscope.ledger import Ledger, use, versions
 from veriscope.trials.evidence import Verdict
 from veriscope.trials.statistics import clopper_pearson
 
@@ -93,3 +93,28 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
             f"{row['seconds']:.1f}",
         )
     return out
+
+
+def summary(rows: Sequence[dict[str, Any]], bed: str, date: str) -> dict[str, Any]:
+    """What a verdict of the type prints of its own battery, and the rows behind it: the package's result file.
+
+    Args:
+        rows: Of one claim type, as `examine` gives them.
+        bed: What the claims were planted in, in words.
+        date: When, as YYYY-MM-DD.
+    """
+    false = [r for r in rows if not r["truth"]]
+    twice = [r for r in rows if r["grade"] == "T1x2"]
+    supported, n = sum(r["supported"] for r in false), sum(r["n"] for r in false)
+    found = {
+        "bed": bed,
+        "date": date,
+        "false_supported": supported,
+        "false_n": n,
+        "false_bound": clopper_pearson(supported, n)[1],
+        "missed": sum(r["n"] - r["supported"] for r in twice),
+        "true_n": sum(r["n"] for r in twice),
+        "versions": versions(),
+        "rows": list(rows),
+    }
+    return {rows[0]["type"]: found}

@@ -38,8 +38,9 @@ def decide(battery: Sequence[GateSpec], results: Sequence[GateResult]) -> Decisi
     word, because, gate = _word(fires, results)
     level = _level(battery, results)
     rivals = [r for r in results if r.role == "rival" and r.outcome != "printed"]
-    useful = bool(rivals) and all(r.outcome == "pass" or _parity(r) for r in rivals)
-    advantage = bool(rivals) and all(r.outcome == "pass" for r in rivals)
+    shown = bool(rivals) and word == "SUPPORTED"  # what was not shown has no advantage to show
+    useful = shown and all(r.outcome == "pass" or _parity(r) for r in rivals)
+    advantage = shown and all(r.outcome == "pass" for r in rivals)
     tested = [r.p_value for r in results if r.role == "gate" and r.p_value is not None]
     return Decision(word, level, useful, advantage, because, gate, max(tested) if tested else None)
 
