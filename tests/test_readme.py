@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from veriscope.zoo.tables import town
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")

@@ -109,8 +109,8 @@ def table(card: dict[str, Any]) -> str:
         lines.append(f"{skill:<22}" + "".join(f"{cell:>19}" for cell in cells) + tail)
     lines += ["", f"{'both of a pair right, %':<48}" + "".join(f"{name:>19}" for name in names)]
     for i, check in enumerate(card[names[0]]["checks"]):
-        cells = [card[name]["checks"][i] for name in names]
-        shown = (f"{100 * cell['accuracy']:.1f} {cell['expected']}" for cell in cells)
+        results = [card[name]["checks"][i] for name in names]
+        shown = (f"{100 * r['accuracy']:.1f} {r['expected']}" for r in results)
         lines.append(f"{check['name']:<48}" + "".join(f"{cell:>19}" for cell in shown))
     lines.append("")
     for name in names:

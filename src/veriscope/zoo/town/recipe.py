@@ -113,7 +113,9 @@ def save(model: GPT2LMHeadModel, folder: Path, dtype: torch.dtype = torch.float1
     config = GPT2Config(**{**model.config.to_dict(), "dtype": str(dtype).removeprefix("torch.")})
     copy = GPT2LMHeadModel(config)
     copy.load_state_dict(model.state_dict())
-    copy.to(dtype=dtype).save_pretrained(folder)
+    if dtype == torch.float16:
+        copy.half()
+    copy.save_pretrained(folder)
     tokenizer().save_pretrained(folder)
 
 
@@ -298,7 +300,8 @@ def train(variant: str, out: Path, settings: Settings, minutes: float | None, sa
     opts = _optimizers(model, settings)
     run = _read_checkpoint(out, model, opts) if (out / "resume" / "run.json").exists() else _Run(budget=settings.tokens)
     began, saved = time.monotonic() - run.seconds, time.monotonic()
-    stream, was = None, None
+    stream: Iterator[Batch] = iter(())
+    was: object = None
     while run.tokens < run.budget:
         if _text(chosen, run, settings) != was:
             stream, was = _stream(chosen, run, settings), _text(chosen, run, settings)
