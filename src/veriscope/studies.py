@@ -313,7 +313,7 @@ def draft(study: Study, say: Callable[[str], None] = lambda text: None) -> Draft
     """Load, fit and check; whatever can be refused is refused here, before anything is written."""
     plan = study.plan
     folder = study.folder / os.path.expandvars(plan.subject)
-    subject = load(folder if folder.is_dir() else plan.subject)
+    subject = load(folder if (folder / "config.json").is_file() else plan.subject)
     say(f"subject {subject.name}: {subject.n_parameters:,} parameters")
     data = {title: load_examples(p, title, study.folder) for title, p in plan.examples.items()}
     for title, found in data.items():

@@ -1,7 +1,9 @@
 """Train one model of the bed town from nothing: `python -m veriscope.zoo.town.recipe --variant town --out DIR`.
 
-About half an hour on 4 free cores. The text is written while training, so there is no data set to keep. A checkpoint
-is an ordinary model folder beside its optimizer state, both safetensors; a run that was stopped goes on where it was.
+Meant for about half an hour on 4 free cores; its progress lines say how long it takes here, and `--minutes` cuts it.
+Ask for no more threads than there are free cores: on a busy machine more threads are far slower. The text is written
+while training, so there is no data set to keep. A checkpoint is an ordinary model folder beside its
+optimizer state, both safetensors; a run that was stopped goes on where it was.
 
 Looking a thing up in a scene, and comparing a statement with what is known, come suddenly and at a different time in
 every run: of our five runs one had the first and two had the second after 17 million tokens. A run that ends
