@@ -6,6 +6,7 @@ Every error that a user can mend ends with one message and exit status 2; anythi
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from contextlib import closing
@@ -31,7 +32,10 @@ app = typer.Typer(
 )
 books = typer.Typer(no_args_is_help=True, help="Look into a ledger: verify the chain, list rows, export.")
 app.add_typer(books, name="ledger")
+WIDTH_OF_A_FILE = 132  # where output goes to a file or another program there is no window to fit: rows stay whole
 console = Console()
+if not console.is_terminal and "COLUMNS" not in os.environ:
+    console = Console(width=WIDTH_OF_A_FILE)
 
 
 def main() -> None:
@@ -191,7 +195,9 @@ def find(
     at: str | int = int(position) if position.lstrip("-").isdigit() else position
     finding = method(name, site=site, position=at, seed=seed).fit(load(model), data.dev)
     save(finding, out)
-    console.print(f"kept {name} at {finding.site} in {out} ({finding.origin.tried} tried)", highlight=False)
+    console.print(
+        f"kept {name} at {finding.site} in {out} ({finding.origin.tried} tried)", highlight=False, soft_wrap=True
+    )
 
 
 @app.command()
@@ -286,7 +292,7 @@ def export(path: Path, out: Path) -> None:
 
     with closing(Ledger(path, read_only=True)) as ledger:
         ledger.export(out)
-    console.print(f"wrote {out}", highlight=False)
+    console.print(f"wrote {out}", highlight=False, soft_wrap=True, markup=False)
 
 
 @books.command()
@@ -296,7 +302,7 @@ def report(path: Path, out: Path) -> None:
     from veriscope.report.page import write
 
     with closing(Ledger(path, read_only=True)) as ledger:
-        console.print(f"wrote {write(ledger, out)}", highlight=False)
+        console.print(f"wrote {write(ledger, out)}", highlight=False, soft_wrap=True, markup=False)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from veriscope.errors import BadSetting, NotRun
 from veriscope.examples import Sample, make_example
 from veriscope.methods import encode
 from veriscope.methods.bits import calibrated_bits
-from veriscope.rivals import AskModel, BagOfNgrams, EmbeddingProbe, LengthPosition, Majority, Predictor
+from veriscope.rivals import AskModel, BagOfNgrams, EmbeddingProbe, LengthPosition, Majority, Predictor, ngrams
 from veriscope.rivals.ask_model import label_scores
 from veriscope.subjects import CharReader, Subject, WordReader, load
 
@@ -100,6 +100,17 @@ def test_more_than_two_classes_work(rival: Any) -> None:
     assert bits(rival, toy(), *three) < 0.1
 
 
+@pytest.mark.parametrize("classes", [2, 3])
+def test_fewer_coordinates_leave_the_fit_on_ngrams_as_it_is(classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    dev, held_out = (colours(60, seed=s).relabel([str((i + s) % classes) for i in range(60)]) for s in (0, 1))
+    quick = BagOfNgrams().fit(None, dev)
+    monkeypatch.setattr(ngrams, "SMALL", 0)
+    plain = BagOfNgrams().fit(None, dev)
+
+    assert quick.counter.axes is not None and plain.counter.axes is None
+    torch.testing.assert_close(quick.probabilities(held_out), plain.probabilities(held_out), atol=2e-3, rtol=0)
+
+
 class Answering(nn.Module):
     """Continues with "True" where it saw "red" and with "False" where it saw "blue", if `knows`."""
 
@@ -146,6 +157,16 @@ def test_a_model_that_cannot_spell_the_labels_is_not_asked() -> None:
 
     assert isinstance(found, NotRun)
     assert "no cue and label can be spelled" in found.reason
+
+
+def test_labels_that_read_alike_to_the_model_are_not_asked_for() -> None:
+    embed = Answering()
+    subject = load(embed, tokenizer=WordReader(WORDS, unknown=WORDS[0]), name="toy")
+    sample = colours().relabel(["crimson" if label == "True" else "azure" for label in colours().labels])
+
+    found = AskModel().fit(subject, sample)
+
+    assert isinstance(found, NotRun) and "read the same to the model" in found.reason
 
 
 class Chars(nn.Module):

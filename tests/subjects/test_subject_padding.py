@@ -42,6 +42,27 @@ def test_one_position_is_the_same_whatever_the_batches(family: str) -> None:
     torch.testing.assert_close(whole[read[0]], backward[read[0]].flip(0), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_what_is_kept_of_few_positions_is_what_all_positions_hold(family: str) -> None:
+    """Then the last MLP is run at these positions only."""
+    subject = tiny.subject(family)
+    last = max(n for n in range(9) if f"blocks.{n}.resid_post" in subject.sites)
+    top, below = f"blocks.{last}.resid_post", f"blocks.{last - 1}.resid_post"
+    edits = [Edit(below, SetTo(torch.randn(32, generator=torch.Generator().manual_seed(1))), at=1)]
+    logits = subject.has_logits
+
+    few = subject.run(tiny.RAGGED, read=[Read(top, 1)], edits=edits, logits="last" if logits else None)
+    all_of_them = subject.run(tiny.RAGGED, read=[top], edits=edits, logits="all" if logits else None)
+    early = subject.run(tiny.RAGGED, read=[Read(below, -2)])
+    all_early = subject.run(tiny.RAGGED, read=[below])
+
+    ends = [len(text.split()) - 1 for text in tiny.RAGGED]
+    torch.testing.assert_close(few[top], all_of_them[top][:, 1], atol=1e-5, rtol=0)
+    torch.testing.assert_close(early[below], all_early[below][range(4), [e - 1 for e in ends]], atol=1e-5, rtol=0)
+    if logits:
+        torch.testing.assert_close(few.logits, all_of_them.logits[range(4), ends], atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("family", ["gpt2", "mistral", "bert"])
 def test_each_prompt_gets_its_own_edit_whatever_the_order(family: str) -> None:
     subject = tiny.subject(family)

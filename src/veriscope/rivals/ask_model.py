@@ -55,6 +55,9 @@ class AskModel:
         prompts = [p for p in self._prompts(sample, classes, solved) if p.room(subject, sample, classes)]
         if not prompts:
             return NotRun("no cue and label can be spelled in the model's vocabulary within its context")
+        text = rest.texts[0] + prompts[0].cue
+        if len({tuple(ids) for ids in subject.tokens([joined(subject, text, label) for label in classes])}) < 2:
+            return NotRun("the labels read the same to the model: their words are not in its vocabulary")
         try:
             best = prompts[0] if len(prompts) == 1 else self._best(subject, prompts, rest, classes)
             some = _head(rest, self.calibrate_on)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,14 +42,14 @@ class BagOfNgrams:
     def fit(self, subject: Subject | None, sample: Sample) -> NgramPredictor:
         """Fit on dev texts and labels; the subject is not looked at."""
         codes, classes = encode(sample)
-        counter = self._counter()
-        features, labels = counter.fit_transform(sample.texts), codes.numpy()
+        counter = _Counter.fitted(self._vectorizer(), sample.texts)
+        features, labels = counter.of(sample.texts), codes.numpy()
         strength = self._chosen(features, labels, sample)
         spent = Budget(examples=len(sample), trials=len(self.strengths))
         settled = replace(self, strengths=(strength,))
         return NgramPredictor(classes, counter, _regression(features, labels, strength), spent, settled)
 
-    def _counter(self) -> Any:
+    def _vectorizer(self) -> Any:
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         shared: dict[str, Any] = {"lowercase": False, "sublinear_tf": True, "max_features": self.max_features}
@@ -76,22 +77,49 @@ class NgramPredictor:
     """A fitted `BagOfNgrams`."""
 
     classes: tuple[str, ...]
-    counter: Any
+    counter: _Counter
     regression: Any
     spent: Budget
     settled: BagOfNgrams  # the same rival with the penalty that was chosen, for further fits on parts of the data
 
     def probabilities(self, sample: Sample) -> Float[Tensor, "example class"]:
         """Class probabilities from the texts alone."""
-        return torch.from_numpy(self.regression.predict_proba(self.counter.transform(sample.texts))).float()
+        return torch.from_numpy(self.regression.predict_proba(self.counter.of(sample.texts))).float()
+
+
+SMALL = 4_000  # texts of which a square table is held
+
+
+@dataclass(frozen=True)
+class _Counter:
+    """TF-IDF features of texts, in coordinates of the space that the fitted texts span.
+
+    With fewer texts than n-grams a penalised fit lies in that span, and distances in it are kept; so the fit is
+    the same with as many features as there are texts, and far quicker. `axes` is None where there are too many texts.
+    """
+
+    vectorizer: Any
+    seen: Any
+    axes: np.ndarray | None
+
+    @classmethod
+    def fitted(cls, vectorizer: Any, texts: Sequence[str]) -> _Counter:
+        seen = vectorizer.fit_transform(texts)
+        if not seen.shape[0] < min(seen.shape[1], SMALL):
+            return cls(vectorizer, seen, None)
+        values, vectors = np.linalg.eigh((seen @ seen.T).toarray())
+        kept = values > 1e-10 * values[-1]
+        return cls(vectorizer, seen, vectors[:, kept] / np.sqrt(values[kept]))
+
+    def of(self, texts: Sequence[str]) -> Any:
+        counts = self.vectorizer.transform(texts)
+        return counts if self.axes is None else (counts @ self.seen.T).toarray() @ self.axes
 
 
 def _regression(features: Any, labels: np.ndarray, strength: float) -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    # with more than two classes lbfgs solves the softmax; liblinear is several times faster on two
-    solver = "liblinear" if len(np.unique(labels)) == 2 else "lbfgs"
-    return LogisticRegression(C=strength, solver=solver, max_iter=300, random_state=0).fit(features, labels)
+    return LogisticRegression(C=strength, max_iter=300).fit(features, labels)
 
 
 def _of_true(model: Any, features: Any, labels: np.ndarray) -> np.ndarray:

@@ -41,6 +41,7 @@ class Family:
         post_norms: Norms of a post-norm block: after attention, after the MLP.
         after_project: Norm between the output projection and the residual stream (Gemma 2 and 3).
         after_down: The same for the MLP.
+        mlp: The whole MLP, one module that treats each position by itself; None where no module holds it alone.
     """
 
     blocks: str
@@ -57,6 +58,7 @@ class Family:
     post_norms: tuple[str, str] | None = None
     after_project: str | None = None
     after_down: str | None = None
+    mlp: str | None = "mlp"
     causal: bool = True
 
 
@@ -123,6 +125,7 @@ def _bert(head: str, norm: str | None, unembed: str) -> Family:
         unembed=unembed,
         norm_in_head=True,
         post_norms=("attention.output.LayerNorm", "output.LayerNorm"),
+        mlp=None,
         causal=False,
     )
 

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
@@ -20,6 +21,8 @@ from veriscope.subjects.families import Family, Spot, find, soft_cap
 from veriscope.subjects.plan import Batch
 from veriscope.subjects.sites import Site
 from veriscope.subjects.taps import Enough, Taps
+
+MLP_SITES = ("mlp.act", "mlp_out")
 
 
 class Transformer:
@@ -44,6 +47,7 @@ class Transformer:
         self.cap = soft_cap(module)
         self.causal = family.causal and not getattr(module.config, "use_bidirectional_attention", False)
         self.refused: dict[str, str] = {}
+        self._live: tuple[int, Tensor] | None = None
         self._spots: dict[str, tuple[nn.Module, str]] = {}
         self._parts: dict[str, tuple[nn.Module, str]] = {}
         self.sites = self._lay_out()
@@ -101,6 +105,7 @@ class Transformer:
         in_head = "logits" in taps or (self.family.norm_in_head and "final_norm" in taps)
         taps.begin(batch)
         taps.stop_early = logits is None and not in_head
+        self._live = self._needed(batch, taps, logits, in_head)
         try:
             if not self.head_is_true and (logits or in_head):
                 return self._own_logits(batch, taps, logits, cache)
@@ -141,7 +146,56 @@ class Transformer:
                     stack.callback(_hook(*self._spots[name], name, taps).remove)
             if parts:
                 stack.enter_context(tapping(taps, parts))
+            for number, block in enumerate(self.blocks):
+                mlp = find(block, self.family.mlp) if self.family.mlp else None
+                if mlp is not None and not {f"blocks.{number}.{tail}" for tail in MLP_SITES} & set(taps):
+                    stack.enter_context(self._narrowing(number, mlp))
             yield
+            self._live = None
+
+    def _needed(
+        self, batch: Batch, taps: Taps, logits: str | None, in_head: bool
+    ) -> tuple[int, Int[Tensor, "row place"]] | None:
+        """The last block that is run, and the positions of its output that anything is kept of; None for all.
+
+        Nothing mixes positions behind the attention of that block, so its MLP is run for these alone.
+        """
+        final = len(self.blocks) - 1
+        kept = [name for name in self.sites if name in taps and taps[name].keepers]
+        last_block = final if logits or in_head else next((n for n in range(final + 1) if kept[-1:] == [_post(n)]), -1)
+        if logits == "all" or last_block < 0 or batch.start is not None:
+            return None
+        behind = {_post(last_block), *({"final_norm", "logits"} if last_block == final else ())}
+        wanted = [keeper.places.index for name in kept if name in behind for keeper in taps[name].keepers]
+        places = [None if index is None else index[batch.rows] for index in wanted]
+        places += [batch.lengths - 1] if logits == "last" else []
+        if not places or any(place is None for place in places) or 2 * len(places) > batch.ids.shape[1]:
+            return None
+        return last_block, torch.stack([place for place in places if place is not None], 1)
+
+    @contextmanager
+    def _narrowing(self, number: int, mlp: nn.Module) -> Iterator[None]:
+        """Run a block's MLP at the live positions only, where `_live` names that block; zeros stand elsewhere."""
+        shape: list[torch.Size] = []
+
+        def narrow(_: nn.Module, args: Any) -> Any:
+            if self._live is None or self._live[0] != number:
+                return None
+            shape[:] = [args[0].shape]
+            return (args[0][torch.arange(len(args[0]), device=args[0].device)[:, None], self._live[1]], *args[1:])
+
+        def widen(_: nn.Module, args: Any, output: Tensor) -> Any:
+            if self._live is None or self._live[0] != number:
+                return None
+            rows = torch.arange(len(output), device=output.device)[:, None]
+            return output.new_zeros(*shape[0][:2], output.shape[-1]).index_put((rows, self._live[1]), output)
+
+        hooks = [mlp.register_forward_pre_hook(narrow), mlp.register_forward_hook(widen, prepend=True)]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def _lay_out(self) -> dict[str, Site]:
         width = self.d_model
@@ -215,6 +269,10 @@ def last(x: Tensor, batch: Batch) -> Tensor:
     if batch.start is not None:
         return x[:, -1]
     return x[torch.arange(len(batch), device=x.device), batch.lengths - 1]
+
+
+def _post(number: int) -> str:
+    return f"blocks.{number}.resid_post"
 
 
 def first_tensor(output: Any) -> Any:
