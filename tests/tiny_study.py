@@ -67,7 +67,7 @@ def plan(**changed: Any) -> dict[str, Any]:
         },
         "claims": [
             {"represents": {"finding": "tone", "on": "tones"}},
-            {"represents": {"finding": "coin", "on": "coins", "smallest_effect": 0.1}},
+            {"represents": {"finding": "coin", "on": "coins", "smallest_effect": 0.2}},
         ],
     }
     return {**whole, **changed}

@@ -34,12 +34,12 @@ books = typer.Typer(no_args_is_help=True, help="Look into a ledger: verify the c
 app.add_typer(books, name="ledger")
 WIDTH_OF_A_FILE = 132  # where output goes to a file or another program there is no window to fit: rows stay whole
 console = Console()
-if not console.is_terminal and "COLUMNS" not in os.environ:
-    console = Console(width=WIDTH_OF_A_FILE)
 
 
 def main() -> None:
     """Entry point of the `veriscope` command."""
+    if not console.is_terminal:
+        console.width = int(os.environ.get("COLUMNS") or WIDTH_OF_A_FILE)
     try:
         app()
     except UserError as mendable:
