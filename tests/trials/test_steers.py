@@ -19,9 +19,10 @@ from veriscope.ledger import Ledger
 from veriscope.methods import MeanDifference
 from veriscope.subjects import Subject, WordReader, load
 from veriscope.trials.decide import decide
-from veriscope.trials.doses import Neutral, Steering, Words, against_tokens, choose_dose, repetition
+from veriscope.trials.doses import NATS, Neutral, Steering, Words, against_tokens, choose_dose, repetition
 from veriscope.trials.evidence import Verdict, from_plain, to_plain
 from veriscope.trials.judge import Effort
+from veriscope.trials.statistics import Resampler
 from veriscope.trials.steers import Bench, writer
 from veriscope.trials.trial import trial
 
@@ -311,7 +312,7 @@ def test_the_working_dose_is_chosen_on_dev_and_neutral_halves_share_no_text(subj
 def test_where_no_dose_fits_the_smallest_is_tested_and_said_to_be_too_dear(subject, data):
     verdict = tried(along(subject, data, costly=1.0), subject, data, doses=(1.0, 2.0))
 
-    assert outcomes(verdict)["g5"] == "fail" and "no dose was within" in gate(verdict, "g5").note
+    assert outcomes(verdict)["g5"] == "fail" and "no dose was shown to be within" in gate(verdict, "g5").note
     assert "NO dose" in gate(verdict, "g1").note and gate(verdict, "g5").margin == 1.0
 
 
@@ -431,6 +432,33 @@ def test_a_dose_found_by_halving_is_the_one_found_step_by_step(subject, data):
     slow, fast = (choose_dose(neutral, vector, doses, 80, quick=quick) for quick in (False, True))
 
     assert slow.value == fast.value and doses[0] < slow.value < doses[-1]
+
+
+class Costs(Neutral):
+    """Neutral texts that cost `mean` of the cross-entropy budget a unit dose, give or take ten budgets."""
+
+    def __init__(self, mean: float, texts: int) -> None:
+        drawn = np.random.default_rng(0).normal(size=texts)
+        self.__dict__.update(each=10 * (drawn - drawn.mean()) + mean)
+
+    def cost(self, vector: torch.Tensor | None) -> np.ndarray:
+        return np.stack([NATS * float(vector) * self.each, np.zeros(len(self.each))], 1)
+
+    @property
+    def draws(self) -> Resampler:
+        return Resampler(tuple(map(str, range(len(self.each)))), 0, draws=500)
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize(
+    ("mean", "texts", "value", "fits"),
+    [(0.1, 10_000, 2.0, True), (0.1, 100, 4.0, False), (0.3, 100, 2.0, False), (5.0, 100, 1.0, False)],
+    ids=["plenty of texts", "few texts, cheap", "few texts, dearer", "too dear at every dose"],
+)
+def test_with_too_few_texts_the_mean_cost_chooses_the_dose(mean, texts, value, fits, quick):
+    dose = choose_dose(Costs(mean, texts), torch.ones(1), (1.0, 2.0, 4.0), later=texts, quick=quick)
+
+    assert (dose.value, dose.fits) == (value, fits)
 
 
 def test_repetition_counts_runs_of_three_words():

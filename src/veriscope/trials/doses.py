@@ -237,7 +237,7 @@ class Dose:
     """The dose a vector is used at, and what was found when it was chosen."""
 
     value: float
-    fits: bool  # whether any dose was within the budget; if none was, `value` is the smallest
+    fits: bool  # whether any dose was shown to be within the budget
     tried: tuple[float, ...]
     used: tuple[float, ...]  # share of the budget that the gate's upper bound is expected at, for each dose tried
 
@@ -247,26 +247,39 @@ def choose_dose(
 ) -> Dose:
     """The largest dose whose upper bound on `later` texts may be expected within the budget.
 
+    Where too few texts can show that of any dose, it is the largest whose mean cost is within: to fall back on less
+    would refute a vector for the want of data, while the gate's own bound still decides on the side effects.
+
     Args:
         neutral: Texts for choosing, which no gate uses again.
         doses: Positive multiples of `vector`.
         later: How many texts the side effects will be tested on.
         quick: Halve the list of doses instead of going up from the smallest, where every dose tried is to be shown.
     """
-    grid, low, high = sorted(doses), -1, len(doses)
-    found: dict[float, float] = {}
-    while high - low > 1:
-        turn = (low + high) // 2 if quick else low + 1
-        found[grid[turn]] = _expected(neutral.cost(vector * grid[turn]), neutral.draws, later)
-        low, high = (turn, high) if found[grid[turn]] <= HEADROOM else (low, turn)
+    grid = sorted(doses)
+    found: dict[float, tuple[float, float]] = {}
+
+    def highest(bound: int) -> int:
+        low, high = -1, len(grid)
+        while high - low > 1:
+            turn = (low + high) // 2 if quick else low + 1
+            dose = grid[turn]
+            found.setdefault(dose, _expected(neutral, vector * dose, later))
+            low, high = (turn, high) if found[dose][bound] <= HEADROOM else (low, turn)
+        return low
+
+    shown = highest(1)
+    place = shown if shown >= 0 else max(highest(0), 0)
     tried = tuple(sorted(found))
-    return Dose(grid[max(low, 0)], low >= 0, tried, tuple(found[d] for d in tried))
+    return Dose(grid[place], shown >= 0, tried, tuple(found[d][1] for d in tried))
 
 
-def _expected(cost: Float[np.ndarray, "text 2"], draws: Resampler, later: int) -> float:
-    """Upper bound of the worst use of the budget as it would come out on `later` texts."""
+def _expected(neutral: Neutral, vector: Float[Tensor, "width"], later: int) -> tuple[float, float]:
+    """Worst use of the budget, and its upper bound as it would come out on `later` texts."""
+    cost = neutral.cost(vector)
     shrunk = min(1.0, (len(cost) / later) ** 0.5)
-    return max(e.value + (e.high - e.value) * shrunk for e in budget_use(cost, draws).values())
+    used = budget_use(cost, neutral.draws).values()
+    return max(e.value for e in used), max(e.value + (e.high - e.value) * shrunk for e in used)
 
 
 # ---- control tokens ----------------------------------------------------------------------------------------------

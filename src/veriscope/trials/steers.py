@@ -7,6 +7,7 @@ is only scored, and neutral text comes in two halves that share no text, one for
 from __future__ import annotations
 
 import dataclasses
+import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -55,7 +56,8 @@ CONTROL_PROMPTS = 120  # gate prompts that controls and rivals are scored on, be
 SEARCH_PROMPTS = 16  # dev prompts on which the controls that look strongest are really run
 RIVAL_PROMPTS = 48  # dev prompts that simple controls are tuned on
 RIVAL_TEXTS = 24  # neutral texts on which simple controls keep to the budget, by their mean cost
-NEUTRAL_TEXTS = (128, 128)  # for choosing doses; for the gate
+WRITTEN_TEXTS = 256  # neutral texts that the subject writes itself where none are given; half choose, half judge
+NEUTRAL_TEXTS = 800  # given ones that are used at most: 400 tell one point of first guesses to half a point
 FIT_ROWS = 400  # dev rows that shuffled-label and other-concept vectors are made from
 AGAINST = 0.05  # logits: a prompt that moves the other way by less than this is not moved
 MOST_CLASSES = 12  # of a factor that is made into other-concept vectors
@@ -139,15 +141,15 @@ class Bench:
     @cached_property
     def neutral(self) -> tuple[Neutral, Neutral]:
         """Neutral texts for choosing and for the gate, without a text in common."""
-        n = sum(NEUTRAL_TEXTS)
-        given = tuple(dict.fromkeys(self.claim.neutral))
+        given = list(dict.fromkeys(self.claim.neutral))
+        random.Random(self.seed).shuffle(given)  # a file may be in some order, and the halves must be alike
+        n = NEUTRAL_TEXTS if given else WRITTEN_TEXTS
         texts = neutral_texts(self.subject, self.dev, given, n=n, new=24, seed=self.seed)
         texts = tuple(t for t in dict.fromkeys(texts) if len(self.subject.tokens([t])[0]) >= 3)
         if len(texts) < 12:
             raise UserError(f"{len(texts)} neutral texts are too few to measure side effects on; give at least 12, "
-                            f"better {n}, as `neutral`.")  # fmt: skip
-        third = max(4, round(len(texts) * NEUTRAL_TEXTS[0] / n))
-        first, second = texts[:third], texts[third:]
+                            f"better {NEUTRAL_TEXTS}, as `neutral`.")  # fmt: skip
+        first, second = texts[: len(texts) // 2], texts[len(texts) // 2 :]
         return Neutral(self.steering, first, self.seed), Neutral(self.steering, second, self.seed + 1)
 
     # ---- prompts and words
@@ -569,7 +571,7 @@ def dose_response(bench: Bench, spec: GateSpec) -> GateResult:
     slope = bench.draws.mean(bench.slopes)
     columns = np.stack([bench.effect, np.ones_like(bench.effect)], 1)
     assert spec.margin is not None
-    fit = "" if bench.dose.fits else "; NO dose was within the side-effect budget, so this is the smallest"
+    fit = "" if bench.dose.fits else "; NO dose was shown to be within the side-effect budget"
     result = judge(
         spec, bench.draws.mean(bench.effect), p_value=bench.draws.p_value(columns, spec.margin),
         raw=slope, spread=spread_of(bench.effect, bench.gate_prompts.sample.clusters), series=_curves(bench),
@@ -703,7 +705,7 @@ def side_effects(bench: Bench, spec: GateSpec) -> GateResult:
         used["the rows' own answers"] = bench.draws.mean(own / POINTS)
     name = worst_use(used)
     listed = tuple(Control(f"{n} ({NATS if n == 'cross-entropy' else POINTS:g})", e) for n, e in used.items())
-    fits = "" if bench.dose.fits else f"no dose was within {HEADROOM:.0%} of the budget on dev, this is the smallest; "
+    fits = "" if bench.dose.fits else f"no dose was shown to be within {HEADROOM:.0%} of the budget on dev; "
     result = judge(
         spec, used[name], series={"dose": bench.dose.tried, "value": bench.dose.used},
         note=f"{fits}decided by {name}; {len(neutral.base)} texts, {neutral.tokens:,} positions; {_source(bench)}; "
