@@ -20,6 +20,7 @@ from veriscope.trials.evidence import Estimate
         (-0.31, "−0.31"),
         (1234.5, "1,234"),
         (1e-7, "1e-07"),
+        (1.3e-16, "0"),
         (float("inf"), "∞"),
         (12.0, "12"),
     ],

@@ -108,6 +108,17 @@ def test_a_control_that_does_worse_than_nothing_does_not_flatter_the_claim() -> 
     assert found.controls[0].estimate.value == 0.0  # type: ignore[union-attr]
 
 
+def test_all_right_beside_a_constant_is_not_known_for_certain() -> None:
+    import numpy as np
+
+    draws = Resampler(tuple(map(str, range(26))))
+
+    found = excess(np.ones(26), {"most frequent answer": np.full(26, 0.25)}, draws, 0.05).estimate
+
+    assert (found.value, found.high) == (0.75, 0.75)
+    assert found.low == pytest.approx(0.05 ** (1 / 26) - 0.25)  # 26 of 26: Clopper and Pearson's bound in closed form
+
+
 def test_margins_may_be_raised_and_not_lowered() -> None:
     assert with_margins(GATES, {"g1": 0.2})[0].margin == 0.2
     with pytest.raises(LoweredMargin, match=r"g1 has margin 0.05.*0.01 asks for less"):

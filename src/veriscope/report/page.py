@@ -222,7 +222,7 @@ def _context(record: Record) -> list[str | Html]:
 
 
 def _summary(record: Record) -> Html:
-    head = {"claim": 17, "verdict": 18, "level": 8, "effect": 16, "strongest control": 18, "best rival": 17, "looks": 6}
+    head = {"claim": 17, "verdict": 17, "level": 7, "effect": 18, "strongest control": 18, "best rival": 17, "looks": 6}
     rows = []
     for i, t in enumerate(record.claims):
         v = t.verdict

@@ -32,6 +32,9 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff￾￿]")
 _TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 
+TINY = 1e-12  # what sums of rounded numbers leave where nothing was
+
+
 def clean(text: str) -> str:
     """Text as it may be shown: no control character, and a sign that turns the writing round is spelt out.
 
@@ -46,6 +49,8 @@ def number(value: float, decimals: int | None = None) -> str:
     """A number with a true minus sign and thousands apart; three significant digits unless told otherwise."""
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
+    if abs(value) < TINY:
+        value = 0.0
     if decimals is None and 0 < abs(value) < 1e-4:
         text = f"{value:.2g}"
     elif decimals is None:
