@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from veriscope import cli
 from veriscope.zoo.tables import town
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -39,3 +40,18 @@ def test_the_readmes_study_is_a_study() -> None:
     study = parse_study(block("yaml"), "README.md", Path("."), "readme")
 
     assert [next(iter(c)) for c in study.plan.claims] == ["represents", "steers"]
+
+
+def test_the_readmes_demo_table_is_the_demo() -> None:
+    from veriscope.studies import read_study
+
+    demo = read_study(Path(cli.__file__).with_name("demo.yaml")).plan
+    types = {"represents": "C1", "mediates": "C2", "necessary": "C3", "steers": "C4"}
+
+    told = re.findall(r"^\| (.*?) \| (C\d) \| (\w+) \| (yes|no)", README, re.MULTILINE)
+
+    assert [(name, kind) for name, kind, _, _ in told] == [
+        (fields["name"], types[kind]) for claim in demo.claims for kind, fields in claim.items()
+    ]
+    assert all((word == "SUPPORTED") == (true == "yes") for _, _, word, true in told)
+    assert "twelve claims" in README and sum(true == "yes" for *_, true in told) == 5
