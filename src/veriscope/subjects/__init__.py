@@ -9,6 +9,7 @@ from veriscope.subjects.reader import CharReader, Reader, WordReader
 from veriscope.subjects.run import Run
 from veriscope.subjects.sites import At, Read, Site, Span
 from veriscope.subjects.subject import Subject
+from veriscope.subjects.sweep import Sweep, Swept, Variant
 
 __all__ = [
     "Add",
@@ -27,6 +28,9 @@ __all__ = [
     "Span",
     "Subject",
     "Swap",
+    "Sweep",
+    "Swept",
+    "Variant",
     "WordReader",
     "Zero",
     "load",

@@ -6,7 +6,7 @@ product is laid open; everywhere else the fast kernel runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -25,6 +25,11 @@ PARTS = ("q", "k", "v", "pattern", "z")
 _Tapped = Mapping[nn.Module, Mapping[str, str]]
 _tapped: ContextVar[tuple[Taps, _Tapped] | None] = ContextVar("tapped", default=None)
 
+Instead = Callable[[nn.Module, Tensor, Tensor, Tensor, Tensor | None, float | None, float | None], Tensor]
+"""(module, query, key, value, mask, scaling, soft cap) to z, heads on axis 1 going in and on axis 2 coming out."""
+
+_instead: ContextVar[Instead | None] = ContextVar("instead", default=None)
+
 
 @contextmanager
 def tapping(taps: Taps, modules: _Tapped) -> Iterator[None]:
@@ -34,6 +39,16 @@ def tapping(taps: Taps, modules: _Tapped) -> Iterator[None]:
         yield
     finally:
         _tapped.reset(token)
+
+
+@contextmanager
+def attending(instead: Instead) -> Iterator[None]:
+    """Let another function stand for attention in every module."""
+    token = _instead.set(instead)
+    try:
+        yield
+    finally:
+        _instead.reset(token)
 
 
 def attention(
@@ -48,6 +63,9 @@ def attention(
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """Attention as transformers calls it: heads on axis 1 going in, on axis 2 coming out."""
+    instead = _instead.get()
+    if instead is not None:
+        return instead(module, query, key, value, attention_mask, scaling, softcap), None
     active = _tapped.get()
     parts = active[1].get(module) if active is not None else None
     if active is None or parts is None:

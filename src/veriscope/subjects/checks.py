@@ -25,12 +25,12 @@ Identity = tuple[tuple[str, ...], str, Tensor, Tensor]
 
 def check(engine: Transformer) -> None:
     """Move every site that fails its identity from `engine.sites` to `engine.refused`."""
-    todo = _tiny_batch(engine)
+    todo = tiny_batch(engine)
     runs = _read_what_can_be_read(engine, todo)
     if not runs:
         return
     real = torch.arange(todo.longest, device=todo.lengths.device) < todo.lengths[:, None]
-    worst = _tolerance(engine)
+    worst = tolerance(engine)
     for number in range(len(engine.blocks)):
         for sites, words, one, other in _block(engine, runs, number):
             _refuse(engine, tuple(f"blocks.{number}.{site}" for site in sites), words, _miss(one, other, real), worst)
@@ -53,12 +53,14 @@ def _check_end(engine: Transformer, runs: dict[str, Tensor], todo: Plan, real: T
         _refuse(engine, ("final_norm",), words, miss, worst)
 
 
-def _tolerance(engine: Transformer) -> float:
+def tolerance(engine: Transformer) -> float:
+    """What two ways to one number may differ by, in units of the larger of 1 and the largest number."""
     dtype = next(engine.module.parameters()).dtype
     return 1e-4 if dtype == torch.float32 else 1e-8 if dtype == torch.float64 else 0.05
 
 
-def _tiny_batch(engine: Transformer) -> Plan:
+def tiny_batch(engine: Transformer) -> Plan:
+    """Two short prompts of unequal length."""
     longest = min(_RAGGED[0], engine.context or _RAGGED[0])
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(int(engine.config.vocab_size), (2, longest), generator=generator).tolist()

@@ -126,7 +126,7 @@ class Settled:
         mask = self._mask(h, batch, slot)
         if mask is not None and not mask.any():
             return h
-        changed = self._change(h, self._values(h, batch, slot))
+        changed = self.change(h, self._values(h, batch, slot))
         return changed if mask is None else torch.where(mask.view(*mask.shape, *[1] * (h.ndim - 2)), changed, h)
 
     def _at_one_place(self, h: Tensor, batch: Batch, slot: int) -> Tensor:
@@ -143,7 +143,7 @@ class Settled:
             where = where.clamp(0, h.shape[1] - 1)
         rows = torch.arange(len(where), device=h.device)
         before = h[rows, where]
-        after = self._change(before, values)
+        after = self.change(before, values)
         if slot:
             after = torch.where(inside.view(-1, *[1] * (after.ndim - 1)), after, before)
         return h.index_put((rows, where), after)
@@ -181,7 +181,8 @@ class Settled:
             values = _to_width(values, h.shape[-1])
         return values
 
-    def _change(self, h: Tensor, values: Tensor | None) -> Tensor:
+    def change(self, h: Tensor, values: Tensor | None) -> Tensor:
+        """h (*, *unit axes) edited everywhere, with values that broadcast against its chosen units."""
         if self.units is None:
             return self._act(h, values)
         axis = -2 if self.site.per_head else -1
@@ -196,7 +197,7 @@ class Settled:
                 return h + values
             case SetTo() | Mean() | Resample() | Swap(basis=None):
                 assert values is not None
-                return values.expand_as(h)
+                return values.expand_as(h).contiguous()
             case Swap():
                 assert values is not None
                 return h + self._project(values - h)

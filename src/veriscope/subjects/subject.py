@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +22,7 @@ from veriscope.subjects.plan import Batch, Plan, plan
 from veriscope.subjects.reader import Reader
 from veriscope.subjects.run import Run, execute
 from veriscope.subjects.sites import At, Read, Site, settle
+from veriscope.subjects.sweep import Sweep, Swept, Variant, plan_sweep
 from veriscope.subjects.taps import Tap, Taps
 from veriscope.subjects.transformer import Transformer
 from veriscope.subjects.twins import twin_of
@@ -173,6 +174,52 @@ class Subject:
         )
         self.passes += passed
         return run
+
+    def sweep(
+        self,
+        texts: Sequence[str],
+        edits: Sequence[Variant | Edit | Sequence[Edit]],
+        *,
+        read: Sequence[Read] = (),
+        tokens: Int[Tensor, "example token"] | None = None,
+        memory: int | None = None,
+        told: Callable[[int], None] | None = None,
+    ) -> Swept:
+        """Many independent edits of the same prompts: one base run, then only what each edit can change.
+
+        Agrees with a `run` for each edit; where replay does not apply that is what happens (`plan_sweep(...).explain()`
+        says which).
+
+        Args:
+            texts: The prompts.
+            edits: One entry for each edited run: an edit, several that hold at once, or a `Variant`.
+            read: What else to keep, each at one position of each prompt.
+            tokens: Ids whose logits are kept for each prompt; None keeps all of them.
+            memory: Bytes that may be used; None is half of what is free.
+            told: Called with the number of edited prompts just finished, for a progress bar.
+
+        Raises:
+            UnknownSite, BadPosition, BadEdit, BadRead, BadPrompt, NotAvailable, TooLarge: before anything runs.
+        """
+        planned = self.plan_sweep(texts, edits, read=read, tokens=tokens, memory=memory)
+        planned.told = told
+        swept = planned.run()
+        self.passes += planned.passes
+        return swept
+
+    def plan_sweep(
+        self,
+        texts: Sequence[str],
+        edits: Sequence[Variant | Edit | Sequence[Edit]],
+        *,
+        read: Sequence[Read] = (),
+        tokens: Int[Tensor, "example token"] | None = None,
+        memory: int | None = None,
+    ) -> Sweep:
+        """A sweep that is checked and planned and can be explained, see `sweep`."""
+        return plan_sweep(
+            self._engine, self._plan(texts, None), edits, read=read, tokens=tokens, memory=memory, site=self.site
+        )
 
     def acts(self, texts: Sequence[str], site: str, at: At = "last") -> Float[Tensor, "example width"]:
         """One site at one position of each prompt, heads side by side: (example, site.size)."""

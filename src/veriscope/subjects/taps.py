@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -14,6 +15,13 @@ from torch import Tensor
 from veriscope.subjects.edits import Settled
 from veriscope.subjects.plan import Batch
 from veriscope.subjects.sites import Places, Read, Site
+
+
+@runtime_checkable
+class Reached(Protocol):
+    """What a hook tells that the forward pass has reached a site, and that gives back what the model goes on with."""
+
+    def reach(self, name: str, h: Tensor, slot: int | None = None) -> Tensor: ...
 
 
 class Enough(Exception):

@@ -20,7 +20,7 @@ from veriscope.subjects.attention import NAME, PARTS, tapping
 from veriscope.subjects.families import Family, Spot, find, soft_cap
 from veriscope.subjects.plan import Batch
 from veriscope.subjects.sites import Site
-from veriscope.subjects.taps import Enough, Taps
+from veriscope.subjects.taps import Enough, Reached, Taps
 
 MLP_SITES = ("mlp.act", "mlp_out")
 
@@ -47,8 +47,10 @@ class Transformer:
         self.cap = soft_cap(module)
         self.causal = family.causal and not getattr(module.config, "use_bidirectional_attention", False)
         self.refused: dict[str, str] = {}
+        self.why_plain = ""  # why edits are not replayed in this model, if they are not
+        self.replay_checked = False
         self._live: tuple[int, Tensor] | None = None
-        self._spots: dict[str, tuple[nn.Module, str]] = {}
+        self.spots: dict[str, tuple[nn.Module, str]] = {}
         self._parts: dict[str, tuple[nn.Module, str]] = {}
         self.sites = self._lay_out()
 
@@ -142,8 +144,8 @@ class Transformer:
                 if name in self._parts:
                     module, part = self._parts[name]
                     parts.setdefault(module, {})[part] = name
-                elif name in self._spots:
-                    stack.callback(_hook(*self._spots[name], name, taps).remove)
+                elif name in self.spots:
+                    stack.callback(hook(*self.spots[name], name, taps).remove)
             if parts:
                 stack.enter_context(tapping(taps, parts))
             for number, block in enumerate(self.blocks):
@@ -208,7 +210,7 @@ class Transformer:
                 self.refused[name] = "this model has no module where the family keeps it"
                 return
             sites[name] = Site(name, axes, width, units)
-            (self._parts if side in PARTS else self._spots)[name] = (module, side)
+            (self._parts if side in PARTS else self.spots)[name] = (module, side)
 
         if self.blocks:
             add("embed", stream, width, width, (self.blocks[0], "in"))
@@ -261,7 +263,7 @@ class Transformer:
         else:
             vocab = int(self.config.vocab_size)
             add("logits", ("example", "position", "vocab"), vocab, vocab, (self.head, "none"))
-            self._spots.pop("logits", None)  # reached in `run`, after any soft cap
+            self.spots.pop("logits", None)  # reached in `run`, after any soft cap
 
 
 def last(x: Tensor, batch: Batch) -> Tensor:
@@ -289,7 +291,7 @@ def _width_in(down: nn.Module) -> int:
     return int(width) if width is not None else int(getattr(down, "nx", None) or down.weight.shape[0])  # type: ignore[arg-type,index]
 
 
-def _hook(module: nn.Module, side: str, name: str, taps: Taps) -> Any:
+def hook(module: nn.Module, side: str, name: str, taps: Reached) -> Any:
     """Put one hook on: on the output, on the first input, or through the input into what else holds it."""
 
     def on_output(_: nn.Module, args: Any, output: Any) -> Any:

@@ -1,0 +1,399 @@
+"""Runs many edits of one base run, computing again only what each edit can change.
+
+A cell is one edit of one prompt. Where attention is causal an edit changes nothing before its first position and
+nothing before its first block. So the rows of a cell (its positions from there on) enter at that block, taken from
+the base run, and keys and values of the positions before them are the base run's own. The rows of all cells stand
+side by side as one long sequence and go through the blocks of the model as they are: norms, projections and MLPs
+treat every row by itself, and attention, which does not, is done here.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from veriscope.subjects.attention import attending, repeat_heads
+from veriscope.subjects.edits import Settled
+from veriscope.subjects.families import find
+from veriscope.subjects.plan import Batch
+from veriscope.subjects.transformer import Transformer, first_tensor, hook
+
+_POSITIONED = ("position_ids", "cache_position")  # arguments of a block that hold one number for each position
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """What one batch's run without edits left behind for the cells.
+
+    Attributes:
+        inputs: Residual stream before each block, and after the last one: (row, position, d_model).
+        keys, values: Of each block, as attention takes them: (row, key head, position, d_head).
+        allowed: Which key a query may see, where that is less than all before it: (query, key).
+        given: Arguments that each block was called with beside the residual stream.
+    """
+
+    batch: Batch
+    inputs: dict[int, Float[Tensor, "row position d_model"]] = field(default_factory=dict)
+    keys: dict[int, Tensor] = field(default_factory=dict)
+    values: dict[int, Tensor] = field(default_factory=dict)
+    allowed: dict[int, Bool[Tensor, "query key"] | None] = field(default_factory=dict)
+    given: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+
+def run_base(engine: Transformer, batch: Batch) -> Base:
+    """One forward pass of the base model that keeps what cells may need."""
+    base = Base(batch)
+    number = {id(find(block, engine.family.attention)): n for n, block in enumerate(engine.blocks)}
+
+    def note(n: int, block: nn.Module) -> Any:
+        names = [p.name for p in inspect.signature(block.forward).parameters.values()][1:]
+
+        def before(_: nn.Module, args: Any, kwargs: Any) -> None:
+            base.inputs[n] = args[0] if args else kwargs["hidden_states"]
+            base.given[n] = {**dict(zip(names, args[1:], strict=False)), **kwargs}
+
+        return block.register_forward_pre_hook(before, with_kwargs=True)
+
+    def attend(
+        module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None, cap: float | None
+    ) -> Tensor:
+        n = number[id(module)]
+        base.keys[n], base.values[n] = k, v
+        base.allowed[n] = None if mask is None else _visible(mask)
+        return _attend(q, repeat_heads(k, q.shape[1]), repeat_heads(v, q.shape[1]), base.allowed[n], scale, cap)
+
+    def after(_: nn.Module, args: Any, output: Any) -> None:
+        base.inputs[len(engine.blocks)] = first_tensor(output)
+
+    with ExitStack() as stack:
+        for n, block in enumerate(engine.blocks):
+            stack.callback(note(n, block).remove)
+        stack.callback(engine.blocks[-1].register_forward_hook(after).remove)
+        stack.enter_context(attending(attend))
+        engine.base(**engine.inputs(batch))
+    return base
+
+
+def _visible(mask: Tensor) -> Bool[Tensor, "query key"]:
+    """What a mask of transformers lets through; prompts are padded on the right, so it is the same for all rows."""
+    one = mask[0, 0]
+    return one if one.dtype == torch.bool else one >= 0
+
+
+def _attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    allowed: Bool[Tensor, "query key"] | None,
+    scale: float | None,
+    cap: float | None,
+) -> Tensor:
+    """Attention of the last queries of a sequence, (row, head, *, d_head) in, heads on axis 2 coming out.
+
+    Without `allowed` each query sees its own place and all before it.
+    """
+    queries, keys = q.shape[2], k.shape[2]
+    plain = allowed is None and queries in (1, keys)
+    if allowed is None and not plain:
+        allowed = torch.ones(queries, keys, dtype=torch.bool, device=q.device).tril(keys - queries)
+    if cap is None:
+        z = nn.functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=allowed, is_causal=plain and queries > 1, scale=scale
+        )
+        return z.transpose(1, 2)
+    scores = torch.tanh((q @ k.transpose(-1, -2)) * (q.shape[-1] ** -0.5 if scale is None else scale) / cap) * cap
+    if allowed is None:
+        allowed = torch.ones(queries, keys, dtype=torch.bool, device=q.device).tril(keys - queries)
+    scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
+    return (torch.softmax(scores, -1, dtype=torch.float32).to(q.dtype) @ v).transpose(1, 2)
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """Edits of prompts of one batch, one entry a cell.
+
+    Attributes:
+        edit: Number of the edit, of those that `settled` knows.
+        row: Row of the batch.
+        entry: Block at which the cell's rows leave the base run; the number of blocks where only the end is edited.
+        start: First position that differs.
+        stop: Position behind the last one that anything is wanted of.
+    """
+
+    edit: Int[Tensor, "cell"]
+    row: Int[Tensor, "cell"]
+    entry: Int[Tensor, "cell"]
+    start: Int[Tensor, "cell"]
+    stop: Int[Tensor, "cell"]
+
+    def __len__(self) -> int:
+        return len(self.edit)
+
+    def take(self, rows: Tensor) -> Cells:
+        return Cells(*(part[rows] for part in (self.edit, self.row, self.entry, self.start, self.stop)))
+
+    @property
+    def n_rows(self) -> Int[Tensor, "cell"]:
+        return self.stop - self.start
+
+    def grouped(self) -> Cells:
+        """Cells of one shape side by side, and among them those of one prompt."""
+        order = torch.arange(len(self), device=self.edit.device)
+        for key in (self.edit, self.row, self.n_rows, self.start):
+            order = order[key[order].argsort(stable=True)]
+        return self.take(order)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Cells with the same first position and the same number of rows, one behind the other."""
+
+    first: int  # packed row
+    cells: int
+    start: int
+    rows: int
+    of: Int[Tensor, "cell"]  # row of the batch that each is a cell of
+    each: int  # cells of each prompt, where all have as many and stand side by side; else 0
+
+
+@dataclass(frozen=True, eq=False)
+class _Layout:
+    """The packed rows that a block is run on."""
+
+    rows: Int[Tensor, "packed"]  # of all packed rows
+    groups: tuple[_Group, ...]
+
+
+class Packed:
+    """Cells of one batch on their way through the blocks.
+
+    Attributes:
+        cells: In the order in which their rows are packed.
+        cell, position: Which cell each packed row belongs to, and its position in the prompt.
+    """
+
+    def __init__(
+        self,
+        engine: Transformer,
+        base: Base,
+        cells: Cells,
+        edits: Mapping[int, Sequence[Settled]],
+        reach: Any = None,
+    ) -> None:
+        self.engine, self.base, self.edits, self.told = engine, base, edits, reach
+        self.cells = cells.grouped()
+        counts = self.cells.n_rows
+        device = counts.device
+        self.cell = torch.arange(len(cells), device=device).repeat_interleave(counts)
+        self.first = counts.cumsum(0) - counts
+        within = torch.arange(len(self.cell), device=device) - self.first[self.cell]
+        self.position = self.cells.start[self.cell] + within
+        self.row = self.cells.row[self.cell]
+        self.edit = self.cells.edit[self.cell]
+        self.entry = self.cells.entry[self.cell]
+        self._sites: dict[str, list[tuple[int, Settled]]] = {}
+        for number in self.cells.edit.unique().tolist():
+            for settled in edits[number]:
+                self._sites.setdefault(settled.site.name, []).append((number, settled))
+        order = self.edit.argsort(stable=True)
+        numbers, sizes = self.edit[order].unique_consecutive(return_counts=True)
+        self._rows_of = dict(zip(numbers.tolist(), order.split(sizes.tolist()), strict=True))
+        self._active: Tensor | None = None  # packed rows that the block under way is run on
+        self._place: Tensor | None = None  # of each packed row among the active ones, -1 where it is not
+
+    # ---- the way through the blocks
+
+    def run(self) -> Float[Tensor, "packed d_model"]:
+        """Residual stream of every packed row behind the last block."""
+        end = len(self.engine.blocks)
+        whole = self.base.inputs[end].new_empty(len(self.cell), self.base.inputs[end].shape[-1])
+        entries = set(self.cells.entry.tolist())
+        layout: _Layout | None = None
+        hidden = whole
+        with self._hooked():
+            for number in range(min(entries), end + 1):
+                if number in entries:
+                    if layout is not None:
+                        whole[layout.rows] = hidden
+                    self._enter(whole, number)
+                    layout = self._layout(number)
+                    self._see(layout.rows)
+                    hidden = whole[layout.rows]
+                assert layout is not None
+                if number < end:
+                    hidden = self._block(number, hidden, layout)
+        return hidden
+
+    def _enter(self, whole: Tensor, number: int) -> None:
+        """Take the rows of the cells that enter here from the base run, edited behind the block before."""
+        rows = (self.entry == number).nonzero().flatten()
+        self._see(rows)
+        h = self.base.inputs[number][self.row[rows], self.position[rows]]
+        before = f"blocks.{number - 1}.resid_post"
+        whole[rows] = self.reach(before, h[None])[0] if before in self else h
+
+    def _see(self, rows: Tensor) -> None:
+        self._active = rows
+        self._place = torch.full((len(self.cell),), -1, dtype=torch.long, device=rows.device)
+        self._place[rows] = torch.arange(len(rows), device=rows.device)
+
+    def _layout(self, number: int) -> _Layout:
+        """Rows of all cells that have entered by now, and their groups."""
+        inside = (self.cells.entry <= number).nonzero().flatten()
+        rows = (self.entry <= number).nonzero().flatten()
+        shapes = torch.stack([self.cells.start[inside], self.cells.n_rows[inside]], 1)
+        shape, sizes = shapes.unique_consecutive(dim=0, return_counts=True)
+        groups, first, begun = [], 0, 0
+        for (start, count), size in zip(shape.tolist(), sizes.tolist(), strict=True):
+            of = self.cells.row[inside[begun : begun + size]]
+            prompts, many = of.unique_consecutive(return_counts=True)
+            even = len(prompts) < size and bool((many == many[0]).all())
+            groups.append(_Group(first, size, start, count, prompts if even else of, int(many[0]) if even else 0))
+            first, begun = first + size * count, begun + size
+        return _Layout(rows, tuple(groups))
+
+    def _block(self, number: int, hidden: Tensor, layout: _Layout) -> Tensor:
+        block = self.engine.blocks[number]
+        given = {name: self._at_rows(name, value, layout) for name, value in self.base.given[number].items()}
+
+        def attend(
+            module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Any, scale: float | None, cap: float | None
+        ) -> Tensor:
+            q, k, v = (self._part(f"blocks.{number}.heads.{name}", x) for name, x in (("q", q), ("k", k), ("v", v)))
+            z = torch.cat([self._group(number, group, q, k, v, scale, cap) for group in layout.groups])[None]
+            name = f"blocks.{number}.heads.z"
+            return self.reach(name, z) if name in self else z
+
+        with attending(attend):
+            return first_tensor(block(hidden[None], **given))[0]
+
+    def _at_rows(self, name: str, value: Any, layout: _Layout) -> Any:
+        """An argument of a block as the packed rows need it."""
+        where = self.position[layout.rows]
+        if name in _POSITIONED and isinstance(value, Tensor):
+            return value[..., where] if value.ndim == 1 else value[:1, where]
+        if name == "position_embeddings" and isinstance(value, tuple):
+            return tuple(part[:1, where] for part in value)
+        return None if "mask" in name else value
+
+    def _part(self, name: str, x: Tensor) -> Tensor:
+        """(1, head, packed, d_head) through an edit or a read of queries, keys or values."""
+        return self.reach(name, x.transpose(1, 2)).transpose(1, 2) if name in self else x
+
+    def _group(
+        self, number: int, group: _Group, q: Tensor, k: Tensor, v: Tensor, scale: float | None, cap: float | None
+    ) -> Float[Tensor, "packed head d_head"]:
+        """Attention of one group: over the base run's keys before its rows, and over its rows' own."""
+        n, m, p = group.cells, group.rows, group.start
+        heads = q.shape[1]
+        q, k, v = (x[0, :, group.first : group.first + n * m].unflatten(1, (n, m)).transpose(0, 1) for x in (q, k, v))
+        k, v = repeat_heads(k, heads), repeat_heads(v, heads)
+        allowed = self.base.allowed[number]
+        allowed = None if allowed is None else allowed[p : p + m, : p + m]
+        if p and group.each:
+            z = self._shared(number, group, q, k, v, allowed, scale, cap)
+        else:
+            if p:
+                k, v = (
+                    torch.cat([repeat_heads(kept[number][group.of, :, :p], heads), x], 2)
+                    for kept, x in ((self.base.keys, k), (self.base.values, v))
+                )
+            z = _attend(q, k, v, allowed, scale, cap)
+        return z.reshape(n * m, heads, -1)
+
+    def _shared(
+        self, number: int, group: _Group, q: Tensor, k: Tensor, v: Tensor,
+        allowed: Tensor | None, scale: float | None, cap: float | None,
+    ) -> Float[Tensor, "cell row head d_head"]:  # fmt: skip
+        """The same where several cells of a prompt share the keys before them: these are not copied."""
+        n, heads, m, d = q.shape
+        p, each, prompts = group.start, group.each, len(group.of)
+        before_k, before_v = (
+            repeat_heads(kept[number][group.of, :, :p], heads) for kept in (self.base.keys, self.base.values)
+        )
+        many = q.view(prompts, each, heads, m, d).transpose(1, 2).reshape(prompts, heads, each * m, d)
+        far = (
+            (many @ before_k.transpose(-1, -2)).view(prompts, heads, each, m, p).transpose(1, 2).reshape(n, heads, m, p)
+        )
+        near = (q * k).sum(-1, keepdim=True) if m == 1 else q @ k.transpose(-1, -2)
+        scores = torch.cat([far, near], -1) * (d**-0.5 if scale is None else scale)
+        if cap is not None:
+            scores = torch.tanh(scores / cap) * cap
+        if allowed is None and m > 1:
+            allowed = torch.ones(m, p + m, dtype=torch.bool, device=q.device).tril(p)
+        if allowed is not None:
+            scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
+        pattern = torch.softmax(scores, -1, dtype=torch.float32).to(q.dtype)
+        far, near = pattern[..., :p], pattern[..., p:]
+        far = far.view(prompts, each, heads, m, p).transpose(1, 2).reshape(prompts, heads, each * m, p)
+        z = (far @ before_v).view(prompts, heads, each, m, d).transpose(1, 2).reshape(n, heads, m, d)
+        z = z + (near * v if m == 1 else near @ v)
+        return z.transpose(1, 2)
+
+    # ---- edits and reads
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._sites or (self.told is not None and name in self.told)
+
+    def reach(self, name: str, h: Tensor, slot: int | None = None) -> Tensor:
+        """Edit the active rows h (1, packed, *unit axes) at a site, then let them be read."""
+        for number, settled in self._sites.get(name, ()):
+            rows = self._rows_of[number]
+            rows = rows[held(settled, self.row[rows], self.position[rows], self.base.batch)]
+            assert self._place is not None
+            where = self._place[rows]
+            rows, where = rows[where >= 0], where[where >= 0]
+            if len(rows):
+                values = _values(settled, self.base.batch.rows[self.row[rows]], self.position[rows])
+                h = h.index_put((torch.zeros_like(where), where), settled.change(h[0, where], values))
+        if self.told is not None and name in self.told:
+            assert self._active is not None
+            self.told.keep(name, h[0], self, self._active)
+        return h
+
+    @contextmanager
+    def _hooked(self) -> Iterator[None]:
+        """Hooks on the modules whose sites are edited or read; inside attention `_block` sees to it."""
+        with ExitStack() as stack:
+            for name in self.engine.sites:
+                if name in self and name in self.engine.spots:
+                    stack.callback(hook(*self.engine.spots[name], name, self).remove)
+            yield
+
+
+def held(settled: Settled, row: Tensor, position: Tensor, batch: Batch) -> Bool[Tensor, "*packed"]:
+    """Whether an edit holds at positions of rows of a batch."""
+    prompt = batch.rows[row]
+    inside = torch.ones_like(position, dtype=torch.bool)
+    if settled.places.index is not None:
+        inside = position == settled.places.index[prompt]
+    elif settled.places.mask is not None:
+        mask = settled.places.mask
+        inside = (position < mask.shape[1]) & mask[prompt, position.clamp_max(mask.shape[1] - 1)]
+    if settled.values is not None and settled.values.shape[1] > 1:
+        inside = inside & (position < settled.values.shape[1])
+    return inside
+
+
+def _values(settled: Settled, prompt: Tensor, position: Tensor) -> Tensor | None:
+    values = settled.values
+    if values is None:
+        return None
+    row = prompt if values.shape[0] > 1 else torch.zeros_like(prompt)
+    return values[row, position if values.shape[1] > 1 else torch.zeros_like(position)]
+
+
+def starts(settled: Settled, batch: Batch) -> Int[Tensor, "row"]:
+    """First position of each row of a batch that an edit changes; its length where there is none."""
+    width = int(batch.lengths.max())
+    row = torch.arange(len(batch), device=batch.lengths.device)[:, None].expand(-1, width)
+    position = torch.arange(width, device=batch.lengths.device).expand(len(batch), -1)
+    inside = held(settled, row, position, batch) & (position < batch.lengths[:, None])
+    return torch.where(inside.any(1), inside.long().argmax(1), batch.lengths)
