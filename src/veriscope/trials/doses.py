@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from veriscope.examples import Sample
-from veriscope.subjects import Add, Edit, Subject
+from veriscope.subjects import Add, Edit, Subject, Variant
 from veriscope.trials.evidence import Estimate
 from veriscope.trials.statistics import Resampler
 
@@ -48,6 +48,12 @@ def mean_at(logits: Float[Tensor, "example vocab"], ids: Int[Tensor, "example k"
     """Mean over a row's ids, of which -1 is none."""
     there = (ids >= 0).to(logits.dtype)
     return (logits.gather(1, ids.clamp_min(0)) * there).sum(1) / there.sum(1).clamp_min(1)
+
+
+def _weights(ids: Int[Tensor, "example k"]) -> Float[Tensor, "example k"]:
+    """What each id counts in its row's mean; 0 for -1, which is none."""
+    there = (ids >= 0).float()
+    return there / there.sum(1, keepdim=True).clamp_min(1)
 
 
 @dataclass(frozen=True)
@@ -116,11 +122,13 @@ class Steering:
         return torch.cat(parts)
 
     def shifts(self, prompts: Prompts, vectors: Float[Tensor, "vector width"]) -> Float[Tensor, "vector example"]:
-        """Change of the behaviour under each of several vectors, all in one list of prompts."""
-        n = len(prompts)
-        many = prompts.take([i for _ in vectors for i in range(n)])
-        moved = self.propensity(many, vectors.repeat_interleave(n, 0)).view(len(vectors), n)
-        return moved - self.propensity(prompts)
+        """Change of the behaviour under each of several vectors, all replayed from one run of the prompts."""
+        ids = torch.cat([prompts.words.target, prompts.words.foil], 1)
+        edits = [Edit(self.site, Add(vector), at=self.at) for vector in vectors]
+        swept = self.subject.sweep(prompts.sample.texts, edits, tokens=ids.clamp_min(0))
+        chosen = (swept.logits - swept.base).float().cpu()
+        of_target, of_foil = (_weights(part) for part in (prompts.words.target, prompts.words.foil))
+        return (chosen * torch.cat([of_target, -of_foil], 1)).sum(-1)
 
     def gradient(self, prompts: Prompts) -> Float[Tensor, "example width"]:
         """Slope of each prompt's behaviour along the added vector, at dose zero."""
@@ -149,7 +157,7 @@ class Neutral:
     @cached_property
     def base(self) -> Float[np.ndarray, "text 2"]:
         """Mean loss (nats a token) and share of right first guesses of each text, nothing added."""
-        return self.scores(None)
+        return self.scores([None])[0]
 
     @cached_property
     def draws(self) -> Resampler:
@@ -159,15 +167,25 @@ class Neutral:
     def tokens(self) -> int:
         """Positions that are scored."""
         if self.steering.at == "last":
-            return len(self._prefixes[0])
+            return int((self._ends >= 0).sum())
         return sum(len(ids) - 1 for ids in self.steering.subject.tokens(self.texts))
 
     def cost(self, vector: Tensor | None) -> Float[np.ndarray, "text 2"]:
         """Increase of the loss and fall of the right guesses of each text."""
-        return (self.scores(vector) - self.base) * np.array([1.0, -1.0])
+        return self.costs([vector])[0]
 
-    def scores(self, vector: Tensor | None) -> Float[np.ndarray, "text 2"]:
-        return self._at_prefixes(vector) if self.steering.at == "last" else self._everywhere(vector)
+    def costs(self, vectors: Sequence[Tensor | None]) -> list[Float[np.ndarray, "text 2"]]:
+        """The same for several vectors, which share one run of the texts where only the last position is changed."""
+        return [(scores - self.base) * np.array([1.0, -1.0]) for scores in self.scores(vectors)]
+
+    @property
+    def shared(self) -> bool:
+        """Whether many vectors cost little more than one."""
+        return self.steering.at == "last"
+
+    def scores(self, vectors: Sequence[Tensor | None]) -> list[Float[np.ndarray, "text 2"]]:
+        """Mean loss (nats a token) and share of right first guesses of each text under each vector."""
+        return self._at_prefixes(vectors) if self.shared else [self._everywhere(vector) for vector in vectors]
 
     def _everywhere(self, vector: Tensor | None) -> Float[np.ndarray, "text 2"]:
         subject = self.steering.subject
@@ -183,35 +201,35 @@ class Neutral:
                 out[start + i] = _scored(logits[i, : len(after)].float().cpu(), after).mean(0)
         return out
 
-    def _at_prefixes(self, vector: Tensor | None) -> Float[np.ndarray, "text 2"]:
-        prefixes, after, text = self._prefixes
-        size = max(1, AT_ONCE // (self.steering.subject.vocab_size or 1))
-        parts = [
-            _scored(self.steering.logits(prefixes[i : i + size], vector), after[i : i + size])
-            for i in range(0, len(prefixes), size)
-        ]
-        scored = np.concatenate(parts)
-        count = np.bincount(text, minlength=int(text.max()) + 1).astype(float)
-        return np.stack([np.bincount(text, scored[:, j]) / count for j in (0, 1)], 1)
+    def _at_prefixes(self, vectors: Sequence[Tensor | None]) -> list[Float[np.ndarray, "text 2"]]:
+        """Each text cut short at a few places: the vector is added at the last token, the next one is scored."""
+        subject, ids, ends = self.steering.subject, self.steering.subject.tokens(self.texts), self._ends
+        size = max(1, AT_ONCE // ((subject.vocab_size or 1) * PREFIXES * len(vectors)))
+        out = np.zeros((len(vectors), len(ids), 2))
+        for start in range(0, len(ids), size):
+            rows = range(start, min(start + size, len(ids)))
+            places = ends[start : start + size].clamp_min(0)
+            cut = [Variant(self._added(v, at), at) for v in vectors for at in places.T]
+            logits = subject.sweep([self.texts[i] for i in rows], cut).logits.float().cpu()
+            for j, at in enumerate(places.T):
+                after = torch.tensor([ids[i][int(p) + 1] for i, p in zip(rows, at, strict=True)])
+                there = (ends[start : start + size, j] >= 0)[:, None].numpy()
+                for k in range(len(vectors)):
+                    out[k, start : start + size] += _scored(logits[k * PREFIXES + j], after) * there
+        return list(out / (ends >= 0).sum(1)[:, None].numpy())
+
+    def _added(self, vector: Tensor | None, at: Int[Tensor, "text"]) -> tuple[Edit, ...]:
+        return () if vector is None else (Edit(self.steering.site, Add(vector), at=at),)
 
     @cached_property
-    def _prefixes(self) -> tuple[list[str], Tensor, Int[np.ndarray, "prefix"]]:
-        """Beginnings of the texts, the token that follows each, and the number of its text.
-
-        A beginning that the tokenizer would cut differently once it stands alone is left out.
-        """
-        subject, rng = self.steering.subject, np.random.default_rng([self.seed, 0x9F])
-        prefixes, after, text = [], [], []
-        kept = 0
-        for ids in subject.tokens(self.texts):
-            ends = rng.permutation(np.arange(min(3, len(ids) - 1), len(ids)))[:PREFIXES]
-            cut = [subject.reader.decode(ids[:end]).rstrip() for end in ends]
-            good = [i for i, one in enumerate(cut) if one.strip() and subject.tokens([one])[0] == list(ids[: ends[i]])]
-            prefixes += [cut[i] for i in good]
-            after += [ids[ends[i]] for i in good]
-            text += [kept] * len(good)
-            kept += bool(good)
-        return prefixes, torch.tensor(after), np.asarray(text)
+    def _ends(self) -> Int[Tensor, "text prefix"]:
+        """Last tokens of the beginnings of each text, filled up with -1; the token behind each is there to score."""
+        rng = np.random.default_rng([self.seed, 0x9F])
+        ends = torch.full((len(self.texts), PREFIXES), -1)
+        for row, ids in enumerate(self.steering.subject.tokens(self.texts)):
+            drawn = rng.permutation(np.arange(min(3, len(ids) - 1), len(ids)))[:PREFIXES] - 1
+            ends[row, : len(drawn)] = torch.as_tensor(drawn)
+        return ends
 
 
 def _scored(logits: Float[Tensor, "token vocab"], after: Int[Tensor, "token"]) -> Float[np.ndarray, "token 2"]:
@@ -255,16 +273,21 @@ def choose_dose(
         doses: Positive multiples of `vector`.
         later: How many texts the side effects will be tested on.
         quick: Halve the list of doses instead of going up from the smallest, where every dose tried is to be shown.
+            Where all doses share one run, all are tried in any case.
     """
     grid = sorted(doses)
     found: dict[float, tuple[float, float]] = {}
+    if neutral.shared:
+        costs = neutral.costs([vector * dose for dose in grid])
+        found = {dose: _expected(cost, neutral.draws, later) for dose, cost in zip(grid, costs, strict=True)}
 
     def highest(bound: int) -> int:
         low, high = -1, len(grid)
         while high - low > 1:
             turn = (low + high) // 2 if quick else low + 1
             dose = grid[turn]
-            found.setdefault(dose, _expected(neutral, vector * dose, later))
+            if dose not in found:
+                found[dose] = _expected(neutral.cost(vector * dose), neutral.draws, later)
             low, high = (turn, high) if found[dose][bound] <= HEADROOM else (low, turn)
         return low
 
@@ -274,11 +297,10 @@ def choose_dose(
     return Dose(grid[place], shown >= 0, tried, tuple(found[d][1] for d in tried))
 
 
-def _expected(neutral: Neutral, vector: Float[Tensor, "width"], later: int) -> tuple[float, float]:
+def _expected(cost: Float[np.ndarray, "text 2"], draws: Resampler, later: int) -> tuple[float, float]:
     """Worst use of the budget, and its upper bound as it would come out on `later` texts."""
-    cost = neutral.cost(vector)
     shrunk = min(1.0, (len(cost) / later) ** 0.5)
-    used = budget_use(cost, neutral.draws).values()
+    used = budget_use(cost, draws).values()
     return max(e.value for e in used), max(e.value + (e.high - e.value) * shrunk for e in used)
 
 
