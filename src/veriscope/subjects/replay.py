@@ -10,7 +10,7 @@ treat every row by itself, and attention, which does not, is done here.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +35,7 @@ class Base:
     Attributes:
         inputs: Residual stream before each block, and after the last one: (row, position, d_model).
         keys, values: Of each block, as attention takes them: (row, key head, position, d_head).
+        mixed: What attention makes of them, heads side by side, of blocks asked for: (row, position, head, d_head).
         allowed: Which key a query may see, where that is less than all before it: (query, key).
         given: Arguments that each block was called with beside the residual stream.
     """
@@ -43,12 +44,13 @@ class Base:
     inputs: dict[int, Float[Tensor, "row position d_model"]] = field(default_factory=dict)
     keys: dict[int, Tensor] = field(default_factory=dict)
     values: dict[int, Tensor] = field(default_factory=dict)
+    mixed: dict[int, Tensor] = field(default_factory=dict)
     allowed: dict[int, Bool[Tensor, "query key"] | None] = field(default_factory=dict)
     given: dict[int, dict[str, Any]] = field(default_factory=dict)
 
 
-def run_base(engine: Transformer, batch: Batch) -> Base:
-    """One forward pass of the base model that keeps what cells may need."""
+def run_base(engine: Transformer, batch: Batch, mixed: Collection[int] = ()) -> Base:
+    """One forward pass of the base model that keeps what cells may need, z only of the blocks in `mixed`."""
     base = Base(batch)
     number = {id(find(block, engine.family.attention)): n for n, block in enumerate(engine.blocks)}
 
@@ -67,7 +69,10 @@ def run_base(engine: Transformer, batch: Batch) -> Base:
         n = number[id(module)]
         base.keys[n], base.values[n] = k, v
         base.allowed[n] = None if mask is None else _visible(mask)
-        return _attend(q, repeat_heads(k, q.shape[1]), repeat_heads(v, q.shape[1]), base.allowed[n], scale, cap)
+        z = _attend(q, repeat_heads(k, q.shape[1]), repeat_heads(v, q.shape[1]), base.allowed[n], scale, cap)
+        if n in mixed:
+            base.mixed[n] = z
+        return z
 
     def after(_: nn.Module, args: Any, output: Any) -> None:
         base.inputs[len(engine.blocks)] = first_tensor(output)
@@ -122,9 +127,11 @@ class Cells:
     Attributes:
         edit: Number of the edit, of those that `settled` knows.
         row: Row of the batch.
-        entry: Block at which the cell's rows leave the base run; the number of blocks where only the end is edited.
+        entry: Where the cell's rows leave the base run, in half blocks: 2 n is before block n, 2 n + 1 between its
+            attention and its MLP, twice the number of blocks behind the last one.
         start: First position that differs.
         stop: Position behind the last one that anything is wanted of.
+        wanted: Position whose logits are wanted, which may lie before `start`.
     """
 
     edit: Int[Tensor, "cell"]
@@ -132,12 +139,13 @@ class Cells:
     entry: Int[Tensor, "cell"]
     start: Int[Tensor, "cell"]
     stop: Int[Tensor, "cell"]
+    wanted: Int[Tensor, "cell"]
 
     def __len__(self) -> int:
         return len(self.edit)
 
     def take(self, rows: Tensor) -> Cells:
-        return Cells(*(part[rows] for part in (self.edit, self.row, self.entry, self.start, self.stop)))
+        return Cells(*(part[rows] for part in (self.edit, self.row, self.entry, self.start, self.stop, self.wanted)))
 
     @property
     def n_rows(self) -> Int[Tensor, "cell"]:
@@ -198,6 +206,9 @@ class Packed:
         self.row = self.cells.row[self.cell]
         self.edit = self.cells.edit[self.cell]
         self.entry = self.cells.entry[self.cell]
+        within = self.cells.wanted - self.cells.start
+        self.live = within >= 0  # cells of which logits are wanted that can differ
+        self.ends = (self.first + within)[self.live]
         self._sites: dict[str, list[tuple[int, Settled]]] = {}
         for number in self.cells.edit.unique().tolist():
             for settled in edits[number]:
@@ -210,34 +221,67 @@ class Packed:
 
     # ---- the way through the blocks
 
-    def run(self) -> Float[Tensor, "packed d_model"]:
-        """Residual stream of every packed row behind the last block."""
+    def run(self) -> Float[Tensor, "end d_model"]:
+        """Residual stream behind the last block at the wanted position of every cell that is `live`."""
         end = len(self.engine.blocks)
         whole = self.base.inputs[end].new_empty(len(self.cell), self.base.inputs[end].shape[-1])
         entries = set(self.cells.entry.tolist())
         layout: _Layout | None = None
         hidden = whole
         with self._hooked():
-            for number in range(min(entries), end + 1):
-                if number in entries:
+            for number in range(min(entries) // 2, end + 1):
+                if {2 * number, 2 * number - 1} & entries:
                     if layout is not None:
                         whole[layout.rows] = hidden
                     self._enter(whole, number)
                     layout = self._layout(number)
                     self._see(layout.rows)
                     hidden = whole[layout.rows]
-                assert layout is not None
-                if number < end:
+                if layout is not None and number < end:
                     hidden = self._block(number, hidden, layout)
-        return hidden
+                if 2 * number + 1 in entries:
+                    self._enter_half(whole, number)
+                    if layout is not None:
+                        self._see(layout.rows)
+        return hidden[self.ends]
 
     def _enter(self, whole: Tensor, number: int) -> None:
         """Take the rows of the cells that enter here from the base run, edited behind the block before."""
-        rows = (self.entry == number).nonzero().flatten()
+        rows = (self.entry == 2 * number).nonzero().flatten()
+        if not len(rows):
+            return
         self._see(rows)
         h = self.base.inputs[number][self.row[rows], self.position[rows]]
         before = f"blocks.{number - 1}.resid_post"
         whole[rows] = self.reach(before, h[None])[0] if before in self else h
+
+    def _enter_half(self, whole: Tensor, number: int) -> None:
+        """Rows of the cells that are edited behind a block's attention only: its second half is run for them."""
+        rows = (self.entry == 2 * number + 1).nonzero().flatten()
+        if self._ends_alone(number):
+            rows = rows[torch.isin(rows, self.ends)]
+        if not len(rows):
+            return
+        self._see(rows)
+        at, block, family = (self.row[rows], self.position[rows]), self.engine.blocks[number], self.engine.family
+        name = f"blocks.{number}."
+        z = self.base.mixed[number][at][None]
+        z = self.reach(name + "heads.z", z) if name + "heads.z" in self else z
+        attn = _through(block, family.project, z.flatten(2))
+        attn = _through(block, family.after_project, attn)
+        by_hand = name + "attn_out" in self and family.after_project is None  # a norm behind it has a hook of its own
+        attn = self.reach(name + "attn_out", attn) if by_hand else attn
+        mid = self.base.inputs[number][at][None] + attn
+        assert family.mid is not None and family.mlp is not None
+        mlp = _through(block, family.after_down, _through(block, family.mlp, _through(block, family.mid.module, mid)))
+        post = name + "resid_post"
+        whole[rows] = (self.reach(post, mid + mlp) if post in self else mid + mlp)[0]
+
+    def _ends_alone(self, number: int) -> bool:
+        """Whether nothing is wanted of a block's output but the rows whose logits are."""
+        last = number == len(self.engine.blocks) - 1
+        names = [f"blocks.{number}.{tail}" for tail in ("resid_mid", "mlp.act", "mlp_out", "resid_post")]
+        return last and (self.told is None or not any(name in self.told for name in names))
 
     def _see(self, rows: Tensor) -> None:
         self._active = rows
@@ -246,8 +290,8 @@ class Packed:
 
     def _layout(self, number: int) -> _Layout:
         """Rows of all cells that have entered by now, and their groups."""
-        inside = (self.cells.entry <= number).nonzero().flatten()
-        rows = (self.entry <= number).nonzero().flatten()
+        inside = (self.cells.entry <= 2 * number).nonzero().flatten()
+        rows = (self.entry <= 2 * number).nonzero().flatten()
         shapes = torch.stack([self.cells.start[inside], self.cells.n_rows[inside]], 1)
         shape, sizes = shapes.unique_consecutive(dim=0, return_counts=True)
         groups, first, begun = [], 0, 0
@@ -271,8 +315,21 @@ class Packed:
             name = f"blocks.{number}.heads.z"
             return self.reach(name, z) if name in self else z
 
-        with attending(attend):
+        with attending(attend), self._narrowed(number):
             return first_tensor(block(hidden[None], **given))[0]
+
+    @contextmanager
+    def _narrowed(self, number: int) -> Iterator[None]:
+        """Run the last block's MLP for the rows whose logits are wanted alone, where nothing edits or reads it."""
+        mlp = find(self.engine.blocks[number], self.engine.family.mlp) if self.engine.family.mlp else None
+        edited = any(f"blocks.{number}.{tail}" in self for tail in ("mlp.act", "mlp_out"))
+        assert self._place is not None
+        ends = self._place[self.ends]
+        if mlp is None or edited or not self._ends_alone(number) or bool((ends < 0).any()):
+            yield
+            return
+        with self.engine.narrowed(number, mlp, ends[None]):
+            yield
 
     def _at_rows(self, name: str, value: Any, layout: _Layout) -> Any:
         """An argument of a block as the packed rows need it."""
@@ -366,6 +423,12 @@ class Packed:
                 if name in self and name in self.engine.spots:
                     stack.callback(hook(*self.engine.spots[name], name, self).remove)
             yield
+
+
+def _through(block: nn.Module, path: str | None, x: Tensor) -> Tensor:
+    """x through a part of a block; as it is where the family has none."""
+    part = find(block, path) if path else None
+    return x if part is None else first_tensor(part(x))
 
 
 def held(settled: Settled, row: Tensor, position: Tensor, batch: Batch) -> Bool[Tensor, "*packed"]:

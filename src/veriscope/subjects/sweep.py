@@ -87,14 +87,22 @@ def variants(given: Sequence[Variant | Edit | Sequence[Edit]]) -> tuple[Variant,
     return tuple(out)
 
 
-def block_of(site: str, blocks: int) -> int | None:
-    """Block at which the rows of an edit there leave the base run; None where replay can't begin."""
+SECOND_HALF = ("heads.z", "attn_out", "resid_mid", "mlp.act", "mlp_out")
+
+
+def entry_of(site: str, halves: bool) -> int | None:
+    """Half block at which the rows of an edit there leave the base run; None where replay can't begin.
+
+    Args:
+        site: Where the edit is.
+        halves: Whether the MLP reads what attention has written, so that the second half of a block can be run alone.
+    """
     if site == "embed":
         return 0
     if not site.startswith("blocks.") or site.endswith("heads.pattern"):
         return None
-    number = int(site.split(".")[1])
-    return number + site.endswith(".resid_post")
+    number, tail = site.removeprefix("blocks.").split(".", 1)
+    return 2 * (int(number) + (tail == "resid_post")) + (halves and tail in SECOND_HALF)
 
 
 @dataclass(eq=False)
@@ -135,13 +143,13 @@ class Sweep:
         cells = [self._cells(batch) for batch in self.todo.batches]
         blocks = len(self.engine.blocks)
         rows = sum(int(c.n_rows.sum()) for c in cells)
-        work = sum(int((c.n_rows * (blocks - c.entry)).sum()) for c in cells)
+        work = sum(int((c.n_rows * (2 * blocks - c.entry)).sum()) for c in cells) / 2
         full = len(self.variants) * int(self.todo.lengths.sum()) * blocks
         untouched = n - sum(len(c) for c in cells)
         longest = max((int(c.n_rows.max()) for c in cells if len(c)), default=0)
         lines = [
             f"{n:,} edited runs of {len(self.todo):,} prompts in {len(self.todo.batches):,} batches, after a base run.",
-            f"replayed: {rows:,} positions through {work:,} blocks, where plain runs take {full:,} "
+            f"replayed: {rows:,} positions through {work:,.0f} blocks, where plain runs take {full:,} "
             f"({work / max(full, 1):.1%}).",
             "skipped: blocks before the first edited one; positions before it, whose keys and values are reused"
             + (f"; {untouched:,} runs that their edit can't change" if untouched else "") + ".",
@@ -179,7 +187,7 @@ class Sweep:
 
     def _batch(self, batch: Batch, out: _Out) -> None:
         cells = self._cells(batch)
-        base = run_base(self.engine, batch)
+        base = run_base(self.engine, batch, {e // 2 for e in cells.entry.unique().tolist() if e % 2})
         self._cost[0] += len(batch)
         out.begin(base)
         blocks = len(self.engine.blocks)
@@ -187,29 +195,30 @@ class Sweep:
         for piece in self._pieces(cells):
             packed = Packed(self.engine, base, piece, dict(enumerate(self.settled)), out if self.reads else None)
             out.put(packed, packed.run())
-            self._cost[0] += float((piece.n_rows * (blocks - piece.entry)).sum()) / (blocks * mean)
+            self._cost[0] += float((piece.n_rows * (2 * blocks - piece.entry)).sum()) / (2 * blocks * mean)
             if self.told is not None:
                 self.told(len(piece))
 
     def _cells(self, batch: Batch) -> Cells:
         """Every edit of every prompt of a batch that can change what is wanted of it."""
-        blocks, parts = len(self.engine.blocks), []
+        blocks, family, parts = len(self.engine.blocks), self.engine.family, []
+        halves = family.mid is not None and family.mlp is not None and family.post_norms is None
         row = torch.arange(len(batch), device=batch.lengths.device)
         for number, edits in enumerate(self.settled):
-            start, entry = batch.lengths, torch.full_like(batch.lengths, blocks)
+            start, entry = batch.lengths, torch.full_like(batch.lengths, 2 * blocks)
             for edit in edits:
-                begins = starts(edit, batch)
-                number_of = block_of(edit.site.name, blocks)
-                assert number_of is not None
-                entry = torch.where(begins < batch.lengths, entry.clamp_max(number_of), entry)
+                begins, where = starts(edit, batch), entry_of(edit.site.name, halves)
+                assert where is not None
+                entry = torch.where(begins < batch.lengths, entry.clamp_max(where), entry)
                 start = torch.minimum(start, begins)
-            stop = self.wanted[number, batch.rows]
+            wanted = self.wanted[number, batch.rows]
+            stop = wanted
             for _, place in self.reads:
                 stop = torch.maximum(stop, place[batch.rows])
-            stop = stop + 1
-            live = start < stop
-            parts.append(torch.stack([torch.full_like(row, number), row, entry, start, stop])[:, live])
-        return Cells(*torch.cat(parts, 1)) if parts else Cells(*torch.zeros(5, 0, dtype=torch.long))
+            live = start <= stop
+            cells = torch.stack([torch.full_like(row, number), row, entry, start, stop + 1, wanted])
+            parts.append(cells[:, live])
+        return Cells(*torch.cat(parts, 1)) if parts else Cells(*torch.zeros(6, 0, dtype=torch.long))
 
     def _pieces(self, cells: Cells) -> Iterator[Cells]:
         """Cells that are run together: latest entry last, so that few blocks are run on few rows."""
@@ -290,14 +299,11 @@ class _Out:
             mine = (wanted == places).all(1)
             self.logits[mine.nonzero(), batch.rows] = self._logits(end[row, places], batch.rows)[None]
 
-    def put(self, packed: Packed, end: Float[Tensor, "packed d_model"]) -> None:
-        """Logits of a piece's cells, from the residual stream of all its rows."""
+    def put(self, packed: Packed, end: Float[Tensor, "end d_model"]) -> None:
+        """Logits of a piece's cells."""
         assert self.base_of is not None
-        prompt = self.base_of.batch.rows[packed.cells.row]
-        within = self.sweep.wanted[packed.cells.edit, prompt] - packed.cells.start
-        live = within >= 0
-        prompt = prompt[live]
-        self.logits[packed.cells.edit[live], prompt] = self._logits(end[(packed.first + within)[live]], prompt)
+        prompt = self.base_of.batch.rows[packed.cells.row[packed.live]]
+        self.logits[packed.cells.edit[packed.live], prompt] = self._logits(end, prompt)
 
     def keep(self, name: str, h: Tensor, packed: Packed, rows: Tensor) -> None:
         """Reads of the packed rows at a site."""
@@ -368,7 +374,7 @@ def why_not(engine: Any, settled: Sequence[Sequence[Settled]], reads: Sequence[R
         return engine.why_plain
     for edits in settled:
         for edit in edits:
-            if block_of(edit.site.name, len(engine.blocks)) is None:
+            if entry_of(edit.site.name, False) is None:
                 return f"an edit at {edit.site.name} lies outside the blocks or in the pattern itself"
     for read in reads:
         if read.site in ("final_norm", "logits") or read.site.endswith("heads.pattern"):
@@ -436,7 +442,7 @@ def check_replay(engine: Any) -> None:
     if not isinstance(engine, Transformer) or engine.replay_checked:
         return
     engine.replay_checked = True
-    sites = [name for name in engine.sites if block_of(name, len(engine.blocks)) is not None]
+    sites = [name for name in engine.sites if entry_of(name, False) is not None]
     ends = ("blocks.0.", f"blocks.{len(engine.blocks) - 1}.")
     sites = [name for name in sites if name.startswith(ends)]
     if not sites or "logits" not in engine.sites or not engine.causal:

@@ -176,6 +176,16 @@ class Transformer:
         return last_block, torch.stack([place for place in places if place is not None], 1)
 
     @contextmanager
+    def narrowed(self, number: int, mlp: nn.Module, live: Int[Tensor, "row place"]) -> Iterator[None]:
+        """Run a block's MLP at these positions only; zeros stand elsewhere in its output."""
+        self._live = (number, live)
+        with self._narrowing(number, mlp):
+            try:
+                yield
+            finally:
+                self._live = None
+
+    @contextmanager
     def _narrowing(self, number: int, mlp: nn.Module) -> Iterator[None]:
         """Run a block's MLP at the live positions only, where `_live` names that block; zeros stand elsewhere."""
         shape: list[torch.Size] = []
