@@ -205,3 +205,34 @@ def test_a_sweep_that_does_not_fit_is_refused_and_says_what_it_needs() -> None:
         one.sweep(TEXTS, [Edit("blocks.1.resid_pre", Zero())], read=[Read("blocks.1.resid_post")])
     with pytest.raises(BadRead, match="one row of ids"):
         one.sweep(TEXTS, [Edit("blocks.1.resid_pre", Zero())], tokens=torch.ones(2, 1, dtype=torch.long))
+
+
+@pytest.mark.parametrize("family", [*CAUSAL, *SEES_AHEAD])
+def test_texts_that_begin_alike_give_what_single_runs_give(family: str) -> None:
+    one = subject(family)
+    base = "w4 w5 w6 w7 w8 w3 w3 w4 w5"
+    texts = [base, "w4 w5 w6 w8 w3 w3 w4 w5", "w4 w5 w6 w7", "w9 w5", base + " w1 w2 w3", "w4 w5 w6 w7 w8 w3 w3 w4 w6"]
+    sites = ["blocks.2.resid_post", "blocks.1.heads.z", "blocks.0.mlp.act"]
+
+    found = one.variations(base, texts, read=sites)
+
+    reads = [Read(site, "last") for site in sites]
+    whole = one.run(texts, read=reads, logits="last")
+    assert found.logits is not None and whole.logits is not None
+    assert torch.allclose(found.logits, whole.logits, atol=1e-5)
+    for site, read in zip(sites, reads, strict=True):
+        assert torch.allclose(found[site], whole[read], atol=1e-5), site
+
+
+def test_texts_in_pieces_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    from veriscope.subjects import sweep
+
+    one = subject("llama")
+    base = "w4 w5 w6 w7 w8 w3 w3 w4 w5"
+    texts = [base.replace(f"w{k}", "w9", 1) for k in range(3, 9)]
+    whole = one.variations(base, texts).logits
+
+    monkeypatch.setattr(sweep, "AT_ONCE", 4)
+    pieces = one.variations(base, texts).logits
+
+    assert whole is not None and pieces is not None and torch.allclose(whole, pieces, atol=1e-5)

@@ -10,6 +10,7 @@ treat every row by itself, and attention, which does not, is done here.
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from veriscope.subjects.attention import attending, repeat_heads
 from veriscope.subjects.edits import Settled
 from veriscope.subjects.families import find
 from veriscope.subjects.plan import Batch
+from veriscope.subjects.taps import Enough
 from veriscope.subjects.transformer import Transformer, first_tensor, hook
 
 _POSITIONED = ("position_ids", "cache_position")  # arguments of a block that hold one number for each position
@@ -82,8 +84,27 @@ def run_base(engine: Transformer, batch: Batch, mixed: Collection[int] = ()) -> 
             stack.callback(note(n, block).remove)
         stack.callback(engine.blocks[-1].register_forward_hook(after).remove)
         stack.enter_context(attending(attend))
+        stack.enter_context(engine.fused())
         engine.base(**engine.inputs(batch))
     return base
+
+
+def embed(engine: Transformer, batch: Batch) -> Float[Tensor, "row position d_model"]:
+    """What goes into the first block; nothing behind it is run."""
+    kept: list[Tensor] = []
+
+    def stop(_: nn.Module, args: Any, kwargs: Any) -> None:
+        kept.append(args[0] if args else kwargs["hidden_states"])
+        raise Enough
+
+    handle = engine.blocks[0].register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        engine.base(**engine.inputs(batch))
+    except Enough:
+        pass
+    finally:
+        handle.remove()
+    return kept[0]
 
 
 def _visible(mask: Tensor) -> Bool[Tensor, "query key"]:
@@ -183,6 +204,8 @@ class Packed:
     """Cells of one batch on their way through the blocks.
 
     Attributes:
+        told: What is told of the rows at sites that it holds.
+        embedded: What goes into the first block for each edit that changes the tokens themselves.
         cells: In the order in which their rows are packed.
         cell, position: Which cell each packed row belongs to, and its position in the prompt.
     """
@@ -193,9 +216,10 @@ class Packed:
         base: Base,
         cells: Cells,
         edits: Mapping[int, Sequence[Settled]],
-        reach: Any = None,
+        told: Any = None,
+        embedded: Mapping[int, Float[Tensor, "position d_model"]] | None = None,
     ) -> None:
-        self.engine, self.base, self.edits, self.told = engine, base, edits, reach
+        self.engine, self.base, self.edits, self.told, self.embedded = engine, base, edits, told, embedded
         self.cells = cells.grouped()
         counts = self.cells.n_rows
         device = counts.device
@@ -209,10 +233,17 @@ class Packed:
         within = self.cells.wanted - self.cells.start
         self.live = within >= 0  # cells of which logits are wanted that can differ
         self.ends = (self.first + within)[self.live]
-        self._sites: dict[str, list[tuple[int, Settled]]] = {}
-        for number in self.cells.edit.unique().tolist():
+        # Of each site the edits that touch no common row and so apply at once: each variant's first, its second ...
+        self._sites: dict[str, list[list[tuple[int, Settled]]]] = {}
+        for number in self.cells.edit.unique().tolist() if edits else ():
+            met: Counter[str] = Counter()
             for settled in edits[number]:
-                self._sites.setdefault(settled.site.name, []).append((number, settled))
+                rounds = self._sites.setdefault(settled.site.name, [])
+                turn = met[settled.site.name]
+                if turn == len(rounds):
+                    rounds.append([])
+                rounds[turn].append((number, settled))
+                met[settled.site.name] += 1
         order = self.edit.argsort(stable=True)
         numbers, sizes = self.edit[order].unique_consecutive(return_counts=True)
         self._rows_of = dict(zip(numbers.tolist(), order.split(sizes.tolist()), strict=True))
@@ -251,6 +282,12 @@ class Packed:
         if not len(rows):
             return
         self._see(rows)
+        if self.embedded is not None:
+            parts = [self.embedded[edit] for edit in self.cells.edit.tolist()]
+            whole[rows] = torch.cat(
+                [part[a:b] for part, a, b in zip(parts, self.cells.start, self.cells.stop, strict=True)]
+            )
+            return
         h = self.base.inputs[number][self.row[rows], self.position[rows]]
         before = f"blocks.{number - 1}.resid_post"
         whole[rows] = self.reach(before, h[None])[0] if before in self else h
@@ -401,24 +438,36 @@ class Packed:
 
     def reach(self, name: str, h: Tensor, slot: int | None = None) -> Tensor:
         """Edit the active rows h (1, packed, *unit axes) at a site, then let them be read."""
-        for number, settled in self._sites.get(name, ()):
-            rows = self._rows_of[number]
-            rows = rows[held(settled, self.row[rows], self.position[rows], self.base.batch)]
-            assert self._place is not None
-            where = self._place[rows]
-            rows, where = rows[where >= 0], where[where >= 0]
-            if len(rows):
-                values = _values(settled, self.base.batch.rows[self.row[rows]], self.position[rows])
-                h = h.index_put((torch.zeros_like(where), where), settled.change(h[0, where], values))
+        for turn in self._sites.get(name, ()):
+            h = self._edited(h, turn)
         if self.told is not None and name in self.told:
             assert self._active is not None
             self.told.keep(name, h[0], self, self._active)
         return h
 
+    def _edited(self, h: Tensor, edits: Sequence[tuple[int, Settled]]) -> Tensor:
+        """h with edits of different variants, written in one go."""
+        assert self._place is not None
+        where, changed = [], []
+        for number, settled in edits:
+            rows = self._rows_of[number]
+            place = self._place[rows]
+            live = (place >= 0) & held(settled, self.row[rows], self.position[rows], self.base.batch)
+            rows, place = rows[live], place[live]
+            if len(rows):
+                values = _values(settled, self.base.batch.rows[self.row[rows]], self.position[rows])
+                where.append(place)
+                changed.append(settled.change(h[0, place], values))
+        if not where:
+            return h
+        places = torch.cat(where)
+        return h.index_put((torch.zeros_like(places), places), torch.cat(changed))
+
     @contextmanager
     def _hooked(self) -> Iterator[None]:
         """Hooks on the modules whose sites are edited or read; inside attention `_block` sees to it."""
         with ExitStack() as stack:
+            stack.enter_context(self.engine.fused())
             for name in self.engine.sites:
                 if name in self and name in self.engine.spots:
                     stack.callback(hook(*self.engine.spots[name], name, self).remove)
@@ -434,10 +483,10 @@ def _through(block: nn.Module, path: str | None, x: Tensor) -> Tensor:
 def held(settled: Settled, row: Tensor, position: Tensor, batch: Batch) -> Bool[Tensor, "*packed"]:
     """Whether an edit holds at positions of rows of a batch."""
     prompt = batch.rows[row]
+    if settled.places.index is not None:  # has one value for each prompt at most
+        return position == settled.places.index[prompt]
     inside = torch.ones_like(position, dtype=torch.bool)
-    if settled.places.index is not None:
-        inside = position == settled.places.index[prompt]
-    elif settled.places.mask is not None:
+    if settled.places.mask is not None:
         mask = settled.places.mask
         inside = (position < mask.shape[1]) & mask[prompt, position.clamp_max(mask.shape[1] - 1)]
     if settled.values is not None and settled.values.shape[1] > 1:
@@ -455,6 +504,8 @@ def _values(settled: Settled, prompt: Tensor, position: Tensor) -> Tensor | None
 
 def starts(settled: Settled, batch: Batch) -> Int[Tensor, "row"]:
     """First position of each row of a batch that an edit changes; its length where there is none."""
+    if settled.places.index is not None:
+        return settled.places.index[batch.rows]
     width = int(batch.lengths.max())
     row = torch.arange(len(batch), device=batch.lengths.device)[:, None].expand(-1, width)
     position = torch.arange(width, device=batch.lengths.device).expand(len(batch), -1)

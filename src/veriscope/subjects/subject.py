@@ -22,10 +22,11 @@ from veriscope.subjects.plan import Batch, Plan, plan
 from veriscope.subjects.reader import Reader
 from veriscope.subjects.run import Run, execute
 from veriscope.subjects.sites import At, Read, Site, settle
-from veriscope.subjects.sweep import Sweep, Swept, Variant, plan_sweep
+from veriscope.subjects.sweep import Sweep, Swept, Variant, check_replay, logits_of, plan_sweep, rows_at_once, why_not
 from veriscope.subjects.taps import Tap, Taps
 from veriscope.subjects.transformer import Transformer
 from veriscope.subjects.twins import twin_of
+from veriscope.subjects.variations import run_variations
 from veriscope.subjects.where import HasExamples, end_of, field_of, last_tokens
 
 _PLANS_KEPT = 8
@@ -220,6 +221,33 @@ class Subject:
         return plan_sweep(
             self._engine, self._plan(texts, None), edits, read=read, tokens=tokens, memory=memory, site=self.site
         )
+
+    def variations(self, base: str, texts: Sequence[str], *, read: Sequence[str] = ()) -> Run:
+        """Run texts that begin like a base text; what they share with it is run once.
+
+        Agrees with `run(texts, read=[Read(site, "last") ...], logits="last")`, which is what happens where positions
+        see what stands behind them.
+
+        Args:
+            base: The text that the others were made from by leaving out, putting in or changing something.
+            texts: The others.
+            read: Sites to keep at each text's last token.
+        """
+        reads = [Read(site, "last") for site in read]
+        for one in reads:
+            self.site(one.site)
+        tokens, first = self.tokens(texts), self.tokens([base])[0]
+        engine = self._engine
+        check_replay(engine)
+        if why_not(engine, (), reads) or not isinstance(engine, Transformer):
+            return self.run(texts, read=reads, logits="last" if self.has_logits else None)
+        with torch.no_grad():
+            end, kept, cost = run_variations(engine, first, tokens, reads, rows_at_once(self.device), engine.fill)
+            logits = logits_of(engine, end, None)
+        self.passes += round(cost)
+        lengths = torch.tensor([len(ids) for ids in tokens], device=self.device)
+        mask = torch.arange(int(lengths.max()), device=self.device) < lengths[:, None]
+        return Run(tuple(zip(reads, kept, strict=True)), mask, logits)
 
     def acts(self, texts: Sequence[str], site: str, at: At = "last") -> Float[Tensor, "example width"]:
         """One site at one position of each prompt, heads side by side: (example, site.size)."""

@@ -87,6 +87,11 @@ def variants(given: Sequence[Variant | Edit | Sequence[Edit]]) -> tuple[Variant,
     return tuple(out)
 
 
+def rows_at_once(device: torch.device) -> int:
+    """Packed rows that meet a weight matrix together."""
+    return AT_ONCE if device.type == "cpu" else AT_ONCE_THERE
+
+
 SECOND_HALF = ("heads.z", "attn_out", "resid_mid", "mlp.act", "mlp_out")
 
 
@@ -341,20 +346,26 @@ class _Out:
         return logits if self.sweep.tokens is None else logits.gather(1, self.sweep.tokens)
 
     def _logits(self, end: Float[Tensor, "cell d_model"], prompt: Tensor) -> Float[Tensor, "cell out"]:
-        """Logits of residual streams behind the last block, of all tokens or of those asked for."""
-        engine, tokens = self.engine, self.sweep.tokens
-        norm = find(engine.base, engine.family.final_norm or "")
-        assert norm is not None and engine.head is not None
-        hidden = norm(end)
-        if tokens is None:
-            return engine.unembed(hidden)
-        if type(engine.head) is not nn.Linear:
-            return engine.unembed(hidden).gather(1, tokens[prompt])
-        ids, place = tokens[prompt].unique(return_inverse=True)
-        if len(ids) > engine.head.out_features // 8:
-            return engine.unembed(hidden).gather(1, tokens[prompt])
-        bias = engine.head.bias[ids] if engine.head.bias is not None else None
-        return engine.cap(nn.functional.linear(hidden, engine.head.weight[ids], bias)).gather(1, place)
+        tokens = self.sweep.tokens
+        return logits_of(self.engine, end, None if tokens is None else tokens[prompt])
+
+
+def logits_of(
+    engine: Transformer, end: Float[Tensor, "cell d_model"], tokens: Int[Tensor, "cell token"] | None
+) -> Float[Tensor, "cell out"]:
+    """Logits of residual streams behind the last block, of all tokens or of those asked for."""
+    norm = find(engine.base, engine.family.final_norm or "")
+    assert norm is not None and engine.head is not None
+    hidden = norm(end)
+    if tokens is None:
+        return engine.unembed(hidden)
+    if type(engine.head) is not nn.Linear:
+        return engine.unembed(hidden).gather(1, tokens)
+    ids, place = tokens.unique(return_inverse=True)
+    if len(ids) > engine.head.out_features // 8:
+        return engine.unembed(hidden).gather(1, tokens)
+    bias = engine.head.bias[ids] if engine.head.bias is not None else None
+    return engine.cap(nn.functional.linear(hidden, engine.head.weight[ids], bias)).gather(1, place)
 
 
 def _units(engine: Transformer, read: Read, h: Tensor) -> Tensor:
@@ -430,7 +441,7 @@ def _sweep(
         engine, todo, given, settled, wanted, tokens, places, budget,
         lambda variant, number: _plain(engine, todo, variant, places, wanted[number] if number >= 0 else None),
         why_not(engine, settled, read),
-        AT_ONCE if device.type == "cpu" else AT_ONCE_THERE,
+        rows_at_once(device),
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
+from transformers.activations import NewGELUActivation
 
 from veriscope.subjects.attention import NAME, PARTS, tapping
 from veriscope.subjects.families import Family, Spot, find, soft_cap
@@ -53,6 +54,18 @@ class Transformer:
         self.spots: dict[str, tuple[nn.Module, str]] = {}
         self._parts: dict[str, tuple[nn.Module, str]] = {}
         self.sites = self._lay_out()
+        self._slow_gelus = [part for part in module.modules() if type(part) is NewGELUActivation]
+
+    @contextmanager
+    def fused(self) -> Iterator[None]:
+        """GPT-2's own GELU in one kernel in the place of eight; that logits stay the model's is checked at load."""
+        for part in self._slow_gelus:
+            part.forward = _gelu  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            for part in self._slow_gelus:
+                del part.forward
 
     @property
     def config(self) -> Any:
@@ -138,6 +151,7 @@ class Transformer:
         """Put hooks on the tapped modules; they are off again when the block ends, however it ends."""
         parts: dict[nn.Module, dict[str, str]] = {}
         with ExitStack() as stack:
+            stack.enter_context(self.fused())
             for name in self.sites:  # in the order of the model, so that embed is edited before blocks.0.resid_pre
                 if name not in taps:
                     continue
@@ -281,6 +295,10 @@ def last(x: Tensor, batch: Batch) -> Tensor:
     if batch.start is not None:
         return x[:, -1]
     return x[torch.arange(len(batch), device=x.device), batch.lengths - 1]
+
+
+def _gelu(x: Tensor) -> Tensor:
+    return nn.functional.gelu(x, approximate="tanh")
 
 
 def _post(number: int) -> str:
