@@ -1,6 +1,8 @@
 # Two commands for everybody: `make demo` and `make test`. Each makes .venv on its first run and installs the
 # pinned versions; the stamp file below means that nothing is installed again until those versions change.
 #
+# `make bench` times sweeps against bare forward passes of the same model and keeps benchmarks/results.json (an hour).
+#
 #   make test WORKERS=8          more test processes (each uses one thread unless OMP_NUM_THREADS says otherwise)
 #   make demo TORCH_INDEX=URL    take torch, and only torch, from another package index
 #   make demo PYTHON=python3.12  which Python to make .venv with
@@ -14,7 +16,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 READY := .venv/.ready-$(shell cat pyproject.toml requirements.lock | cksum | cut -d ' ' -f 1)
 
-.PHONY: demo test check clean
+.PHONY: demo test bench check clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -22,6 +24,9 @@ demo: $(READY)
 
 test: check
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST)
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.run
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -247,7 +247,14 @@ def exam(
     """Planted claims through the trials: the verifier's error rates."""
     from veriscope.exam import examine, table
 
-    rows = examine(only, bed, count=count, seed=seed, processes=processes)
+    columns = (SpinnerColumn(), BarColumn(), TextColumn("{task.completed}/{task.total} claims"), TimeElapsedColumn())
+    shown = Console(stderr=True)
+    with Progress(*columns, console=shown, transient=True, disable=not shown.is_terminal) as bar:
+        task = bar.add_task("exam", total=None)
+        rows = examine(
+            only, bed, count=count, seed=seed, processes=processes,
+            told=lambda done, all_of_them: bar.update(task, completed=done, total=all_of_them),
+        )  # fmt: skip
     print(json.dumps(rows)) if as_json else console.print(table(rows))
 
 

@@ -10,6 +10,7 @@ import pkgutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 from rich.table import Table
@@ -29,20 +30,25 @@ def examine(
     count: int = 60,
     seed: int = 0,
     processes: int = 2,
-    told: Callable[[int], None] | None = None,
+    told: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Try `count` planted claims of each kind.
+
+    Args:
+        told: Called with the number of claims done and that of all, for a progress bar.
 
     Returns:
         One row a kind: {type, truth, grade, trap, n, supported, refuted, inconclusive, conditional,
         underdetermined, invalid, seconds}.
     """
     plantings = pkgutil.resolve_name(f"veriscope.zoo.{bed}:plantings")(claim_type, count, seed)
-    if processes <= 1:
-        done = [_try(p) for p in plantings]
-    else:
-        with ProcessPoolExecutor(processes) as pool:
-            done = list(pool.map(_try, plantings, chunksize=2))
+    done: list[tuple[str, float]] = []
+    with ExitStack() as stack:
+        pool = stack.enter_context(ProcessPoolExecutor(processes)) if processes > 1 else None
+        for result in pool.map(_try, plantings, chunksize=2) if pool is not None else map(_try, plantings):
+            done.append(result)
+            if told is not None:
+                told(len(done), len(plantings))
     kinds = list(dict.fromkeys((p.truth, p.grade, p.trap) for p in plantings))
     rows = []
     for kind in kinds:
