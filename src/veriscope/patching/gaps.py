@@ -1,0 +1,225 @@
+"""Texts with an answer and a foil each, and the logit difference of many edited runs of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from veriscope.errors import BadAnswer, BadPrompt, UserError
+from veriscope.patching.waiting import waiting
+from veriscope.subjects import Subject, Variant
+from veriscope.trials.evidence import Estimate
+from veriscope.trials.statistics import Resampler
+
+SAME = 1e-4  # a mean logit difference below this can't be divided by
+_VALUES_AT_ONCE = 2**25  # numbers that the edits of one sweep may hold: 128 MiB in float32
+_EDITS_AT_ONCE = 4096
+
+
+class UnequalPairs(UserError):
+    """A clean and a corrupt text whose tokens do not stand over each other."""
+
+    def __init__(self, pair: int, clean: int, corrupt: int, n: int, of: int) -> None:
+        super().__init__(
+            f"Pair {pair} has {clean} tokens in the clean text and {corrupt} in the corrupt one ({n} of {of} pairs "
+            f"differ). Patching carries a value to the same position, so both texts of a pair need the same number "
+            f"of tokens: swap words for words of as many tokens (count them with subject.tokens), or leave such "
+            f"pairs out."
+        )
+
+
+class NoGap(UserError):
+    """Clean and corrupt runs that answer alike, so that there is nothing to restore or to destroy."""
+
+    def __init__(self, clean: float, corrupt: float) -> None:
+        super().__init__(
+            f"The mean logit difference is {clean:.4f} in the clean runs and {corrupt:.4f} in the corrupt ones, so an "
+            f"effect can't be given as a share of the way between them. Choose corrupt texts that change which "
+            f"answer is right, and check that answers and foils belong to the clean texts."
+        )
+
+
+class BadChoice(UserError):
+    """A setting of patching that is none of those there are."""
+
+    def __init__(self, setting: str, given: object, must: str) -> None:
+        super().__init__(f"{setting}={given!r} will not do: {must}.")
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """Texts and the two tokens whose logits are compared at the last token of each.
+
+    Attributes:
+        tokens: Ids of answer and foil.
+        clusters: Which texts are resampled together (template, entity, conversation).
+    """
+
+    subject: Subject
+    texts: tuple[str, ...]
+    tokens: Int[Tensor, "text 2"]
+    lengths: Int[Tensor, "text"]
+    clusters: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def base(self) -> Float[Tensor, "text"]:
+        """Logit difference of the unedited runs."""
+        logits = self.subject.run(self.texts, logits="last").logits
+        assert logits is not None
+        return gap_of(logits.gather(1, self.tokens.to(logits.device)))
+
+    def gaps(
+        self, variants: Iterable[Variant], total: int, progress: bool = False, what: str = "patching"
+    ) -> Float[Tensor, "variant text"]:
+        """Logit difference of every text under every edit, replayed in pieces that fit into memory.
+
+        Args:
+            variants: May be made while the sweep goes on.
+            total: str many there are, for the bar.
+            progress: Draw a bar after two seconds.
+            what: Words beside it.
+        """
+        done = []
+        with waiting(what, total * len(self), progress) as told:
+            for piece in _pieces(variants):
+                swept = self.subject.sweep(self.texts, piece, tokens=self.tokens, told=told)
+                done.append(gap_of(swept.logits))
+        return torch.cat(done) if done else torch.zeros(0, len(self))
+
+    def resampler(self, seed: int = 0) -> Resampler:
+        return Resampler(self.clusters, seed)
+
+
+def gap_of(logits: Float[Tensor, "*rest 2"]) -> Float[Tensor, "*rest"]:
+    """logit(answer) - logit(foil), on the CPU in single precision or better."""
+    wide = logits.detach().cpu()
+    wide = wide if wide.dtype == torch.float64 else wide.float()
+    return wide[..., 0] - wide[..., 1]
+
+
+def ask(
+    subject: Subject,
+    texts: Sequence[str],
+    answers: Sequence[str],
+    foils: Sequence[str],
+    clusters: Sequence[str] | None = None,
+) -> Asked:
+    """Check texts, answers and foils, before anything runs.
+
+    Raises:
+        BadPrompt, BadAnswer, BadChoice: None were given, they do not match in number, or an answer is its foil.
+    """
+    if isinstance(texts, str) or isinstance(answers, str) or isinstance(foils, str):
+        raise BadPrompt("Texts, answers and foils are lists, one entry for each text: put them into [ ].")
+    if not texts:
+        raise BadPrompt("There are no texts to patch: give at least one.")
+    if clusters is not None and len(clusters) != len(texts):
+        raise BadChoice("clusters", f"{len(clusters)} names", f"give one name for each of the {len(texts)} texts")
+    ids = torch.stack([subject.answer_ids(texts, answers), subject.answer_ids(texts, foils)], 1)
+    same = (ids[:, 0] == ids[:, 1]).nonzero().flatten().tolist()
+    if same:
+        first = same[0]
+        raise BadAnswer(
+            f"Answer '{answers[first]}' and foil '{foils[first]}' of text {first} begin with the same token "
+            f"({len(same)} of {len(texts)} texts), so their logits can't differ. Choose foils that begin otherwise."
+        )
+    lengths = torch.tensor([len(row) for row in subject.tokens(texts)])
+    names = tuple(str(number) for number in range(len(texts))) if clusters is None else tuple(map(str, clusters))
+    return Asked(subject, tuple(texts), ids, lengths, names)
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Runs that are patched, and the runs that the values come from.
+
+    Attributes:
+        into: The texts whose runs are edited: clean when noising, corrupt when denoising.
+        source: The other texts, over the same answers and foils.
+        base, other: Their logit differences without any edit.
+    """
+
+    direction: str
+    into: Asked
+    source: Asked
+    base: Float[Tensor, "pair"]
+    other: Float[Tensor, "pair"]
+
+    @property
+    def clean(self) -> Float[Tensor, "pair"]:
+        return self.base if self.direction == "noising" else self.other
+
+    @property
+    def corrupt(self) -> Float[Tensor, "pair"]:
+        return self.other if self.direction == "noising" else self.base
+
+
+def pair_up(
+    subject: Subject,
+    clean: Sequence[str],
+    corrupt: Sequence[str],
+    answers: Sequence[str],
+    foils: Sequence[str],
+    direction: str,
+    clusters: Sequence[str] | None,
+) -> Pairs:
+    """Check pairs of texts and measure both ends.
+
+    Raises:
+        UnequalPairs, NoGap, BadPrompt, BadAnswer, BadChoice.
+    """
+    if direction not in ("noising", "denoising"):
+        raise BadChoice("direction", direction, "use 'noising' (corrupt into clean) or 'denoising' (the reverse)")
+    asked = ask(subject, clean, answers, foils, clusters)
+    if isinstance(corrupt, str) or len(corrupt) != len(clean):
+        raise BadPrompt(f"There are {len(clean)} clean texts and {len(corrupt)} corrupt ones: give one for each.")
+    lengths = torch.tensor([len(row) for row in subject.tokens(corrupt)])
+    wrong = (lengths != asked.lengths).nonzero().flatten().tolist()
+    if wrong:
+        first = wrong[0]
+        raise UnequalPairs(first, int(asked.lengths[first]), int(lengths[first]), len(wrong), len(clean))
+    other = replace(asked, texts=tuple(corrupt))
+    ends = asked.base(), other.base()
+    if abs(float((ends[0] - ends[1]).mean())) < SAME:
+        raise NoGap(float(ends[0].mean()), float(ends[1].mean()))
+    if direction == "noising":
+        return Pairs(direction, asked, other, *ends)
+    return Pairs(direction, other, asked, ends[1], ends[0])
+
+
+def share(
+    gaps: Float[Tensor, "*cell pair"], base: Float[Tensor, "pair"], other: Float[Tensor, "pair"]
+) -> Float[Tensor, "*cell"]:
+    """Mean change of the logit difference as a share of that between the two runs: 0 = patched into, 1 = other.
+
+    The quotient of means, so that a pair whose two runs hardly differ does not blow up.
+    """
+    return (gaps - base).mean(-1) / (other - base).mean()
+
+
+def share_estimate(
+    gaps: Float[Tensor, "pair"], base: Float[Tensor, "pair"], other: Float[Tensor, "pair"], clusters: Sequence[str]
+) -> Estimate:
+    """The same of one cell, with bounds from resampling clusters of pairs."""
+    return Resampler(tuple(clusters)).ratio((gaps - base).double().numpy(), (other - base).double().numpy())
+
+
+def _pieces(variants: Iterable[Variant]) -> Iterator[list[Variant]]:
+    """Variants in lists whose values fit into memory together."""
+    piece: list[Variant] = []
+    held = 0
+    for variant in variants:
+        piece.append(variant)
+        held += sum(value.numel() for value in chain.from_iterable(vars(e.how).values() for e in variant.edits)
+                    if isinstance(value, Tensor))  # fmt: skip
+        if held >= _VALUES_AT_ONCE or len(piece) >= _EDITS_AT_ONCE:
+            yield piece
+            piece, held = [], 0
+    if piece:
+        yield piece
