@@ -165,7 +165,7 @@ def label_scores(subject: Subject, prompts: Sequence[str], classes: Sequence[str
     """Log-probability (nats) of each label as continuation: of its first token where those differ, else of all."""
     first = torch.stack([subject.answer_ids(prompts, [c] * len(prompts)) for c in classes], 1)
     if all(len(set(row)) == len(classes) for row in first.tolist()):
-        logits = subject.run(list(prompts), logits="last").logits
+        logits = subject.variations(prompts[0], prompts).logits  # the same examples stand before every text
         assert logits is not None
         return torch.log_softmax(logits.float(), -1).gather(1, first.to(logits.device)).cpu()
     columns = []

@@ -26,10 +26,11 @@ from veriscope.subjects.sweep import Sweep, Swept, Variant, check_replay, logits
 from veriscope.subjects.taps import Tap, Taps
 from veriscope.subjects.transformer import Transformer
 from veriscope.subjects.twins import twin_of
-from veriscope.subjects.variations import run_variations
+from veriscope.subjects.variations import common, run_variations
 from veriscope.subjects.where import HasExamples, end_of, field_of, last_tokens
 
 _PLANS_KEPT = 8
+WORTH_SHARING = 0.25  # of all tokens: below that, running a base text as well gains nothing
 
 
 class Subject:
@@ -226,7 +227,7 @@ class Subject:
         """Run texts that begin like a base text; what they share with it is run once.
 
         Agrees with `run(texts, read=[Read(site, "last") ...], logits="last")`, which is what happens where positions
-        see what stands behind them.
+        see what stands behind them, and where little is shared.
 
         Args:
             base: The text that the others were made from by leaving out, putting in or changing something.
@@ -239,7 +240,8 @@ class Subject:
         tokens, first = self.tokens(texts), self.tokens([base])[0]
         engine = self._engine
         check_replay(engine)
-        if why_not(engine, (), reads) or not isinstance(engine, Transformer):
+        alike = sum(common(first, ids) for ids in tokens) / sum(map(len, tokens))
+        if alike < WORTH_SHARING or why_not(engine, (), reads) or not isinstance(engine, Transformer):
             return self.run(texts, read=reads, logits="last" if self.has_logits else None)
         with torch.no_grad():
             end, kept, cost = run_variations(engine, first, tokens, reads, rows_at_once(self.device), engine.fill)

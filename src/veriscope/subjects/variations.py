@@ -50,7 +50,7 @@ def run_variations(
     longest = max(len(base), *(len(ids) for ids in texts))
     padded = [*base, *[fill] * (longest - len(base))]  # nothing sees what stands behind it
     kept = run_base(engine, _batch([padded], fill, device))
-    shared = [_common(base, ids) for ids in texts]
+    shared = [common(base, ids) for ids in texts]
     last, cost = Last(reads, len(texts)), 1.0
     end = kept.inputs[0].new_zeros(len(texts), kept.inputs[0].shape[-1])
     for some in _pieces([len(ids) - n for ids, n in zip(texts, shared, strict=True)], rows):
@@ -82,7 +82,7 @@ def _pieces(rows: Sequence[int], most: int) -> Iterator[list[int]]:
     yield some
 
 
-def _common(base: Sequence[int], ids: Sequence[int]) -> int:
+def common(base: Sequence[int], ids: Sequence[int]) -> int:
     """Tokens that both begin with; at least the last one of the text is run again."""
     alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(base, ids, strict=False)))
     return min(alike, len(ids) - 1)
