@@ -113,7 +113,9 @@ def test_where_nothing_can_be_skipped_every_edit_has_a_run_of_its_own(family: st
     planned = one.plan_sweep(TEXTS, edits)
 
     assert "sees what stands behind" in planned.explain()
-    for edit, logits in zip(edits, planned.run().logits, strict=True):
+    logits_of_both = planned.run().logits
+    assert planned.cost == 3 * len(TEXTS)  # the base run counts too
+    for edit, logits in zip(edits, logits_of_both, strict=True):
         assert torch.allclose(logits, plain(one, Variant((edit,))), atol=1e-6)
 
 

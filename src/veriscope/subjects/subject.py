@@ -206,7 +206,7 @@ class Subject:
         planned = self.plan_sweep(texts, edits, read=read, tokens=tokens, memory=memory)
         planned.told = told
         swept = planned.run()
-        self.passes += planned.passes
+        self.passes += round(planned.cost)
         return swept
 
     def plan_sweep(

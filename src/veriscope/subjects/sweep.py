@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -123,7 +123,11 @@ class Sweep:
         tokens: Ids of the logits to keep for each prompt: (example, token); None for all.
         reads: What else to keep, at one position of each prompt.
         budget: Bytes that may be used.
+        plain: Runs one variant plainly: its logits at the wanted position, and its reads.
         why_plain: Why nothing can be replayed; empty if it can.
+        rows: Packed rows that meet a weight matrix together.
+        told: Called with the number of edited prompts just finished.
+        cost: Of what was run so far, in whole forward passes of one prompt.
     """
 
     engine: Any
@@ -138,7 +142,7 @@ class Sweep:
     why_plain: str = ""
     rows: int = AT_ONCE
     told: Callable[[int], None] | None = None
-    _cost: list[float] = field(default_factory=lambda: [0.0])
+    cost: float = 0.0
 
     def explain(self) -> str:
         """What is skipped, what is shared, expected cost and memory, before anything runs."""
@@ -183,24 +187,19 @@ class Sweep:
                 self._batch(batch, out)
         return Swept(out.base, out.logits, out.kept(), time.monotonic() - begun)
 
-    @property
-    def passes(self) -> int:
-        """Cost of the run in whole forward passes of one prompt."""
-        return round(self._cost[0])
-
     # ---- one batch
 
     def _batch(self, batch: Batch, out: _Out) -> None:
         cells = self._cells(batch)
         base = run_base(self.engine, batch, {e // 2 for e in cells.entry.unique().tolist() if e % 2})
-        self._cost[0] += len(batch)
+        self.cost += len(batch)
         out.begin(base)
         blocks = len(self.engine.blocks)
         mean = float(batch.lengths.float().mean())
         for piece in self._pieces(cells):
             packed = Packed(self.engine, base, piece, dict(enumerate(self.settled)), out if self.reads else None)
             out.put(packed, packed.run())
-            self._cost[0] += float((piece.n_rows * (2 * blocks - piece.entry)).sum()) / (2 * blocks * mean)
+            self.cost += float((piece.n_rows * (2 * blocks - piece.entry)).sum()) / (2 * blocks * mean)
             if self.told is not None:
                 self.told(len(piece))
 
@@ -253,7 +252,8 @@ class Sweep:
         return rows * (self._row_bytes() + scores)
 
     def _rows_in_budget(self) -> int:
-        return max(1, self.budget // max(1, self._bytes(1)))
+        left = self.budget - self._result_bytes() - max(self._kept(batch) for batch in self.todo.batches)
+        return max(1, left // max(1, self._bytes(1)))
 
     def _kept(self, batch: Batch) -> int:
         """Bytes of the residual streams, keys and values that the base run of a batch leaves behind."""
@@ -326,12 +326,14 @@ class _Out:
     def fill_reads(self) -> None:
         """Give every variant the base run's reads: what an edit can't reach stays so."""
         if self.sweep.reads:
+            self.sweep.cost += len(self.sweep.todo)
             for number, kept in enumerate(self.sweep.plain(Variant(()), -1)[1]):
                 self._reads[number] = kept.expand(len(self.sweep.variants), *kept.shape).clone()
 
     def fill_plain(self) -> None:
         """Every variant by a run of its own."""
         nothing = Variant((), at="last")
+        self.sweep.cost += (1 + len(self.sweep.variants)) * len(self.sweep.todo)
         self.base[:] = self._chosen(self.sweep.plain(nothing, -1)[0])
         for number, variant in enumerate(self.sweep.variants):
             logits, reads = self.sweep.plain(variant, number)

@@ -65,7 +65,7 @@ class Transformer:
             yield
         finally:
             for part in self._slow_gelus:
-                del part.forward
+                part.__dict__.pop("forward", None)
 
     @property
     def config(self) -> Any:

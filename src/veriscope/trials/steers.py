@@ -141,6 +141,11 @@ class Bench:
     @cached_property
     def neutral(self) -> tuple[Neutral, Neutral]:
         """Neutral texts for choosing and for the gate, without a text in common."""
+        if not self.subject.causal:
+            raise UserError(
+                f"{self.subject.name} sees what stands behind a token, so what a vector costs the next one can't be "
+                f"measured: a claim about steering needs a model that reads from left to right."
+            )
         given = list(dict.fromkeys(self.claim.neutral))
         random.Random(self.seed).shuffle(given)  # a file may be in some order, and the halves must be alike
         n = NEUTRAL_TEXTS if given else WRITTEN_TEXTS
