@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from veriscope.exam.examine import examine, summary, table
-from veriscope.exam.planting import Planting
+from veriscope.exam.planting import FINAL, Bed, Planting
 
-__all__ = ["Planting", "examine", "summary", "table"]
+__all__ = ["FINAL", "Bed", "Planting", "examine", "summary", "table"]

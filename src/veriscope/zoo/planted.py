@@ -27,7 +27,7 @@ from scipy import integrate, optimize
 from torch import Tensor, nn
 
 from veriscope.claims.represents import Represents
-from veriscope.exam.planting import Planting
+from veriscope.exam.planting import FINAL, Planting
 from veriscope.examples import Examples, examples
 from veriscope.methods import method
 from veriscope.methods.searched_direction import SearchedDirection
@@ -225,13 +225,14 @@ def self_test(bed: Planted) -> dict[str, float]:
 # --- planted claims, for the exam ------------------------------------------------------------------------
 
 
-def plantings(claim_type: str, count: int, seed: int) -> list[Planting]:
+def plantings(claim_type: str, count: int, seed: int, final: bool = False) -> list[Planting]:
     """Planted claims of one type: `count` of every kind, each on a bed of its own seed."""
-    kinds = {"C1": C1_KINDS}[claim_type]
+    kinds = {"C1": C1_KINDS}.get(claim_type, ())
+    first = seed * 100_000 + (FINAL if final else 0)
     out = []
     for truth, grade, trap, settings in kinds:
         for i in range(count):
-            chosen = {**settings, "seed": seed * 100_000 + i, "method_name": ("MeanDifference", "LogisticProbe")[i % 2]}
+            chosen = {**settings, "seed": first + i, "method_name": ("MeanDifference", "LogisticProbe")[i % 2]}
             out.append(
                 Planting(claim_type, truth, grade, trap, "veriscope.zoo.planted:represents", tuple(chosen.items()))
             )
