@@ -6,10 +6,23 @@ import random
 
 import pytest
 import torch
-from tiny_models import RAGGED, subject
+from tiny_models import RAGGED, WORDS, build, subject
 
 from veriscope.errors import BadEdit, BadPosition, BadRead, UnknownSite
-from veriscope.subjects import Add, Edit, Erase, Read, SetTo, Span, Subject, Swap, Variant, Zero
+from veriscope.subjects import (
+    Add,
+    Edit,
+    Erase,
+    Read,
+    SetTo,
+    Span,
+    Subject,
+    Swap,
+    Variant,
+    WordReader,
+    Zero,
+    load,
+)
 from veriscope.subjects.sweep import TooLarge
 
 CAUSAL = ("gpt2", "neox", "neox_sequential", "llama", "llama_tied", "mistral", "qwen2", "qwen3", "gemma", "gemma2",
@@ -238,3 +251,19 @@ def test_texts_in_pieces_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     pieces = one.variations(base, texts).logits
 
     assert whole is not None and pieces is not None and torch.allclose(whole, pieces, atol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "within"), [(torch.float64, 1e-10), (torch.bfloat16, 0.03)])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2"])
+def test_other_precisions_keep_their_sites_and_agree_as_far_as_they_can(
+    family: str, dtype: torch.dtype, within: float
+) -> None:
+    one = load(build(family).to(dtype), tokenizer=WordReader(WORDS), name=family)
+    assert not one.refused, one.refused
+    wanted = drawn_variants(one, 10, seed=3)
+    planned = one.plan_sweep(TEXTS, wanted)
+    assert not planned.why_plain
+    logits = planned.run().logits
+    whole = torch.stack([plain(one, variant) for variant in wanted])
+    assert logits.dtype == dtype
+    assert (logits - whole).abs().max() <= within * whole.abs().max()

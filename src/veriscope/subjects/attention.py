@@ -109,7 +109,12 @@ def weights(
     if mask is not None:
         lowest = torch.finfo(scores.dtype).min
         scores = scores.masked_fill(~mask, lowest) if mask.dtype == torch.bool else scores + mask
-    return torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    return shares(scores)
+
+
+def shares(scores: Tensor) -> Tensor:
+    """Softmax over the keys, in float32 at least, as transformers has it."""
+    return torch.softmax(scores, dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
 
 
 def repeat_heads(x: Tensor, heads: int) -> Tensor:

@@ -42,6 +42,7 @@ class Family:
         after_project: Norm between the output projection and the residual stream (Gemma 2 and 3).
         after_down: The same for the MLP.
         mlp: The whole MLP, one module that treats each position by itself; None where no module holds it alone.
+        up, act: The MLP's layer whose output goes through its activation alone, and that; empty where it is gated.
     """
 
     blocks: str
@@ -59,6 +60,8 @@ class Family:
     after_project: str | None = None
     after_down: str | None = None
     mlp: str | None = "mlp"
+    up: str = ""
+    act: str = ""
     causal: bool = True
 
 
@@ -71,6 +74,8 @@ GPT2 = Family(
     down="mlp.c_proj",
     mlp_out=Spot("mlp", "out"),
     final_norm="ln_f",
+    up="mlp.c_fc",
+    act="mlp.act",
 )
 
 LLAMA = Family(
@@ -108,6 +113,8 @@ def _neox(parallel: bool) -> Family:
         down="mlp.dense_4h_to_h",
         mlp_out=Spot("mlp", "out"),
         final_norm="final_layer_norm",
+        up="mlp.dense_h_to_4h",
+        act="mlp.act",
     )
 
 

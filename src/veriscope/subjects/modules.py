@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -47,6 +47,10 @@ class PlainModule:
         self.sites: dict[str, Site] = {}
         self.refused: dict[str, str] = {}
         self._probe()
+
+    def hurried(self, positions: int) -> AbstractContextManager[None]:
+        """Nothing is known of a plain module that could hurry a large run."""
+        return nullcontext()
 
     @property
     def config(self) -> Any:

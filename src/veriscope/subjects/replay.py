@@ -10,9 +10,10 @@ treat every row by itself, and attention, which does not, is done here.
 from __future__ import annotations
 
 import inspect
+import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,10 +21,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from veriscope.subjects.attention import attending, repeat_heads
+from veriscope.subjects.attention import attending, repeat_heads, shares
 from veriscope.subjects.edits import Settled
 from veriscope.subjects.families import find
-from veriscope.subjects.plan import Batch
+from veriscope.subjects.plan import Batch, plan
 from veriscope.subjects.taps import Enough
 from veriscope.subjects.transformer import Transformer, first_tensor, hook
 
@@ -107,6 +108,39 @@ def embed(engine: Transformer, batch: Batch) -> Float[Tensor, "row position d_mo
     return kept[0]
 
 
+def pace(engine: Transformer, longest: int) -> float:
+    """Seconds that one position takes through one block, tried now on a few hundred of them."""
+    length = max(1, min(longest, 256, engine.context or 256))
+    rows = max(1, 256 // length)
+    ids = torch.full((rows, length), engine.fill, device=next(engine.module.parameters()).device)
+    batch = plan(ids.tolist(), batch_tokens=ids.numel(), fill=engine.fill, device=ids.device).batches[0]
+    times: list[float] = []
+
+    def begin(*_: Any) -> None:
+        times.append(_now(ids.device))
+
+    def end(*_: Any) -> None:
+        times.append(_now(ids.device))
+        raise Enough
+
+    hooks = [engine.blocks[0].register_forward_pre_hook(begin), engine.blocks[0].register_forward_hook(end)]
+    try:
+        with torch.no_grad(), engine.fused():
+            for _ in range(3):
+                with suppress(Enough):
+                    engine.base(**engine.inputs(batch))
+    finally:
+        for one in hooks:
+            one.remove()
+    return min(b - a for a, b in zip(times[::2], times[1::2], strict=True)) / ids.numel()
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
 def _visible(mask: Tensor) -> Bool[Tensor, "query key"]:
     """What a mask of transformers lets through; prompts are padded on the right, so it is the same for all rows."""
     one = mask[0, 0]
@@ -138,7 +172,7 @@ def _attend(
     if allowed is None:
         allowed = torch.ones(queries, keys, dtype=torch.bool, device=q.device).tril(keys - queries)
     scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
-    return (torch.softmax(scores, -1, dtype=torch.float32).to(q.dtype) @ v).transpose(1, 2)
+    return (shares(scores) @ v).transpose(1, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -424,7 +458,7 @@ class Packed:
             allowed = torch.ones(m, p + m, dtype=torch.bool, device=q.device).tril(p)
         if allowed is not None:
             scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
-        pattern = torch.softmax(scores, -1, dtype=torch.float32).to(q.dtype)
+        pattern = shares(scores)
         far, near = pattern[..., :p], pattern[..., p:]
         far = far.view(prompts, each, heads, m, p).transpose(1, 2).reshape(prompts, heads, each * m, p)
         z = (far @ before_v).view(prompts, heads, each, m, d).transpose(1, 2).reshape(n, heads, m, d)

@@ -32,6 +32,8 @@ class Engine(Protocol):
 
     def installed(self, taps: Taps) -> AbstractContextManager[None]: ...
 
+    def hurried(self, positions: int) -> AbstractContextManager[None]: ...
+
 
 @dataclass(frozen=True, eq=False)
 class Run:
@@ -102,7 +104,8 @@ def execute(
     if grad:
         _grow_graph(taps, site)
     out = _Logits(len(todo), todo.longest, grad)
-    with torch.set_grad_enabled(grad), engine.installed(taps):
+    slots = sum(batch.ids.numel() for batch in todo.batches)
+    with torch.set_grad_enabled(grad), engine.hurried(slots), engine.installed(taps):
         for batch in todo.batches:
             out.keep(engine.run(batch, taps, logits), batch)
     mask = torch.arange(todo.longest, device=todo.lengths.device) < todo.lengths[:, None]

@@ -243,7 +243,8 @@ class Subject:
         alike = sum(common(first, ids) for ids in tokens) / sum(map(len, tokens))
         if alike < WORTH_SHARING or why_not(engine, (), reads) or not isinstance(engine, Transformer):
             return self.run(texts, read=reads, logits="last" if self.has_logits else None)
-        with torch.no_grad():
+        changed = sum(len(ids) - common(first, ids) for ids in tokens)
+        with torch.no_grad(), engine.packing.used(changed):
             end, kept, cost = run_variations(engine, first, tokens, reads, rows_at_once(self.device), engine.fill)
             logits = logits_of(engine, end, None)
         self.passes += round(cost)

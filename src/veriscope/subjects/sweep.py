@@ -15,13 +15,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from veriscope.compute.measure import free_memory
+from veriscope.compute.measure import duration, free_memory
 from veriscope.errors import BadEdit, BadRead, NotAvailable, UserError
 from veriscope.subjects.checks import tiny_batch, tolerance
 from veriscope.subjects.edits import Add, Edit, Settled, fit_edit
 from veriscope.subjects.families import find
+from veriscope.subjects.packing import ENOUGH
 from veriscope.subjects.plan import Batch, Plan
-from veriscope.subjects.replay import Base, Cells, Packed, run_base, starts
+from veriscope.subjects.replay import Base, Cells, Packed, pace, run_base, starts
 from veriscope.subjects.run import execute
 from veriscope.subjects.sites import At, Read, Site, settle
 from veriscope.subjects.transformer import Transformer
@@ -145,30 +146,51 @@ class Sweep:
     cost: float = 0.0
 
     def explain(self) -> str:
-        """What is skipped, what is shared, expected cost and memory, before anything runs."""
+        """What is skipped, what is shared, expected time and peak memory, before it runs.
+
+        The time is reckoned from that of a few hundred positions through one block, which are run for it.
+        """
         n = len(self.variants) * len(self.todo)
         if self.why_plain:
-            return f"{n:,} edited runs, one by one: {self.why_plain}."
+            return f"{_count(n, 'edited run')}, one by one: {self.why_plain}.{self._plain_time()}"
         cells = [self._cells(batch) for batch in self.todo.batches]
         blocks = len(self.engine.blocks)
-        rows = sum(int(c.n_rows.sum()) for c in cells)
-        work = sum(int((c.n_rows * (2 * blocks - c.entry)).sum()) for c in cells) / 2
+        rows, work = sum(int(c.n_rows.sum()) for c in cells), sum(map(self._work, cells))
         full = len(self.variants) * int(self.todo.lengths.sum()) * blocks
         untouched = n - sum(len(c) for c in cells)
         longest = max((int(c.n_rows.max()) for c in cells if len(c)), default=0)
+        piece, kept = self._bytes(min(rows, max(self.rows, longest))), max(self._kept(b) for b in self.todo.batches)
+        copy = self.engine.packing.bytes if work / blocks >= ENOUGH else 0
+        seconds = self._seconds(work + int(self.todo.lengths.sum()) * blocks, n, self.tokens is None)
+        out = "all tokens" if self.tokens is None else _count(self.tokens.shape[1], "token")
         lines = [
-            f"{n:,} edited runs of {len(self.todo):,} prompts in {len(self.todo.batches):,} batches, after a base run.",
+            f"{_count(n, 'edited run')} of {_count(len(self.todo), 'prompt')} in "
+            f"{_count(len(self.todo.batches), 'batch', 'batches')}, after a base run.",
             f"replayed: {rows:,} positions through {work:,.0f} blocks, where plain runs take {full:,} "
             f"({work / max(full, 1):.1%}).",
             "skipped: blocks before the first edited one; positions before it, whose keys and values are reused"
             + (f"; {untouched:,} runs that their edit can't change" if untouched else "") + ".",
-            f"shared: up to {max(self.rows, longest):,} positions meet each weight matrix at once; logits of "
-            f"{'all tokens' if self.tokens is None else f'{self.tokens.shape[1]} tokens'} at one position.",
-            f"memory: {self._bytes(max(self.rows, longest)) / 2**20:,.0f} MiB for a piece and up to "
-            f"{max(self._kept(b) for b in self.todo.batches) / 2**20:,.0f} MiB of the base run, of "
-            f"{self.budget / 2**20:,.0f} MiB; the result takes {self._result_bytes() / 2**20:,.1f} MiB.",
+            f"shared: up to {max(self.rows, longest):,} positions meet each weight matrix at once"
+            + (", weights laid out for the processor" if copy else "")
+            + f"; logits of {out} at one position.",
+            f"time: about {duration(seconds)}, where plain runs would take {duration(self._seconds(full, n, True))}.",
+            f"memory: {_mib(piece + kept + copy + self._result_bytes())} at most, of {_mib(self.budget)} that may be "
+            f"used: {_mib(piece)} for a piece, {_mib(kept)} of the base run, "
+            + (f"{_mib(copy)} of weights, " if copy else "") + f"{_mib(self._result_bytes())} of results.",
         ]  # fmt: skip
         return "\n".join(lines)
+
+    def _seconds(self, work: int | float, runs: int, unembedded: bool) -> float:
+        """Expected time of so many positions through one block, and of whole unembeddings of so many runs."""
+        block = sum(weight.numel() for weight in self.engine.blocks[0].parameters())
+        head = sum(weight.numel() for weight in self.engine.head.parameters()) if unembedded else 0
+        return pace(self.engine, self.todo.longest) * (work + runs * head / block)
+
+    def _plain_time(self) -> str:
+        if not isinstance(self.engine, Transformer):
+            return ""
+        full = (1 + len(self.variants)) * int(self.todo.lengths.sum()) * len(self.engine.blocks)
+        return f" About {duration(self._seconds(full, (1 + len(self.variants)) * len(self.todo), True))}."
 
     @torch.no_grad()
     def run(self) -> Swept:
@@ -183,23 +205,27 @@ class Sweep:
             out.fill_plain()
         else:
             out.fill_reads()
-            for batch in self.todo.batches:
-                self._batch(batch, out)
+            cells = [self._cells(batch) for batch in self.todo.batches]
+            with self.engine.packing.used(sum(map(self._work, cells)) / len(self.engine.blocks)):
+                for batch, its in zip(self.todo.batches, cells, strict=True):
+                    self._batch(batch, its, out)
         return Swept(out.base, out.logits, out.kept(), time.monotonic() - begun)
 
     # ---- one batch
 
-    def _batch(self, batch: Batch, out: _Out) -> None:
-        cells = self._cells(batch)
+    def _work(self, cells: Cells) -> float:
+        """Blocks that single positions go through."""
+        return float((cells.n_rows * (2 * len(self.engine.blocks) - cells.entry)).sum()) / 2
+
+    def _batch(self, batch: Batch, cells: Cells, out: _Out) -> None:
         base = run_base(self.engine, batch, {e // 2 for e in cells.entry.unique().tolist() if e % 2})
         self.cost += len(batch)
         out.begin(base)
-        blocks = len(self.engine.blocks)
-        mean = float(batch.lengths.float().mean())
+        whole = len(self.engine.blocks) * float(batch.lengths.float().mean())
         for piece in self._pieces(cells):
             packed = Packed(self.engine, base, piece, dict(enumerate(self.settled)), out if self.reads else None)
             out.put(packed, packed.run())
-            self.cost += float((piece.n_rows * (2 * blocks - piece.entry)).sum()) / (2 * blocks * mean)
+            self.cost += self._work(piece) / whole
             if self.told is not None:
                 self.told(len(piece))
 
@@ -368,6 +394,14 @@ def logits_of(
         return engine.unembed(hidden).gather(1, tokens)
     bias = engine.head.bias[ids] if engine.head.bias is not None else None
     return engine.cap(nn.functional.linear(hidden, engine.head.weight[ids], bias)).gather(1, place)
+
+
+def _count(n: int, one: str, many: str = "") -> str:
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def _mib(n_bytes: int) -> str:
+    return f"{n_bytes / 2**20:,.0f} MiB" if n_bytes >= 2**20 else f"{n_bytes / 2**20:.1f} MiB"
 
 
 def _units(engine: Transformer, read: Read, h: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ right without a mask where attention is causal: no real token can see what stand
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from transformers.activations import NewGELUActivation
 
 from veriscope.subjects.attention import NAME, PARTS, tapping
 from veriscope.subjects.families import Family, Spot, find, soft_cap
+from veriscope.subjects.packing import ENOUGH_ONCE, Packing
 from veriscope.subjects.plan import Batch
 from veriscope.subjects.sites import Site
 from veriscope.subjects.taps import Enough, Reached, Taps
@@ -30,6 +31,7 @@ class Transformer:
     """A transformer of a known family, ready to run.
 
     Attributes:
+        packing: Its linear layers laid out for large runs.
         sites: Every site that the model should have, in the order in which a run reaches them.
         refused: Sites that it does not have or that failed their check, with the reason.
         equal_lengths: Whether batches must hold prompts of one length only (never, here).
@@ -54,18 +56,24 @@ class Transformer:
         self.spots: dict[str, tuple[nn.Module, str]] = {}
         self._parts: dict[str, tuple[nn.Module, str]] = {}
         self.sites = self._lay_out()
+        self.packing = Packing(self.blocks, family)
         self._slow_gelus = [part for part in module.modules() if type(part) is NewGELUActivation]
 
     @contextmanager
     def fused(self) -> Iterator[None]:
         """GPT-2's own GELU in one kernel in the place of eight; that logits stay the model's is checked at load."""
-        for part in self._slow_gelus:
+        mine = [part for part in self._slow_gelus if "forward" not in part.__dict__]
+        for part in mine:
             part.forward = _gelu  # type: ignore[assignment]
         try:
             yield
         finally:
-            for part in self._slow_gelus:
+            for part in mine:
                 part.__dict__.pop("forward", None)
+
+    def hurried(self, positions: int) -> AbstractContextManager[None]:
+        """For the time of a run of so many positions: weights laid out for the processor, where that pays."""
+        return self.packing.used(positions, ENOUGH_ONCE)
 
     @property
     def config(self) -> Any:
