@@ -20,13 +20,14 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from veriscope.subjects.attention import attending, repeat_heads, shares
 from veriscope.subjects.edits import Settled
 from veriscope.subjects.families import find
 from veriscope.subjects.plan import Batch, plan
 from veriscope.subjects.taps import Enough
-from veriscope.subjects.transformer import Transformer, first_tensor, hook
+from veriscope.subjects.transformer import MLP_SITES, Transformer, first_tensor, hook
 
 _POSITIONED = ("position_ids", "cache_position")  # arguments of a block that hold one number for each position
 
@@ -39,6 +40,8 @@ class Base:
         inputs: Residual stream before each block, and after the last one: (row, position, d_model).
         keys, values: Of each block, as attention takes them: (row, key head, position, d_head).
         mixed: What attention makes of them, heads side by side, of blocks asked for: (row, position, head, d_head).
+        acts, down, written: Of blocks asked for what goes into the MLP's down-projection, what comes out of it, and
+            what the MLP adds to the residual stream (another tensor where a norm stands between): (row, position, *).
         allowed: Which key a query may see, where that is less than all before it: (query, key).
         given: Arguments that each block was called with beside the residual stream.
     """
@@ -48,12 +51,20 @@ class Base:
     keys: dict[int, Tensor] = field(default_factory=dict)
     values: dict[int, Tensor] = field(default_factory=dict)
     mixed: dict[int, Tensor] = field(default_factory=dict)
+    acts: dict[int, Float[Tensor, "row position neuron"]] = field(default_factory=dict)
+    down: dict[int, Float[Tensor, "row position d_model"]] = field(default_factory=dict)
+    written: dict[int, Float[Tensor, "row position d_model"]] = field(default_factory=dict)
     allowed: dict[int, Bool[Tensor, "query key"] | None] = field(default_factory=dict)
     given: dict[int, dict[str, Any]] = field(default_factory=dict)
 
 
-def run_base(engine: Transformer, batch: Batch, mixed: Collection[int] = ()) -> Base:
-    """One forward pass of the base model that keeps what cells may need, z only of the blocks in `mixed`."""
+def run_base(engine: Transformer, batch: Batch, mixed: Collection[int] = (), written: Collection[int] = ()) -> Base:
+    """One forward pass of the base model that keeps what cells may need.
+
+    Args:
+        mixed: Blocks of which z is kept.
+        written: Blocks of which the MLP's activations and output are kept.
+    """
     base = Base(batch)
     number = {id(find(block, engine.family.attention)): n for n, block in enumerate(engine.blocks)}
 
@@ -83,11 +94,28 @@ def run_base(engine: Transformer, batch: Batch, mixed: Collection[int] = ()) -> 
     with ExitStack() as stack:
         for n, block in enumerate(engine.blocks):
             stack.callback(note(n, block).remove)
+        for n in written:
+            for one in _note_mlp(engine, n, base):
+                stack.callback(one.remove)
         stack.callback(engine.blocks[-1].register_forward_hook(after).remove)
         stack.enter_context(attending(attend))
         stack.enter_context(engine.fused())
         engine.base(**engine.inputs(batch))
     return base
+
+
+def _note_mlp(engine: Transformer, n: int, base: Base) -> list[Any]:
+    """Hooks that keep what a block's MLP does."""
+    down, out = find(engine.blocks[n], engine.family.down), engine.spots[f"blocks.{n}.mlp_out"][0]
+    assert down is not None
+
+    def through(_: nn.Module, args: Any, output: Any) -> None:
+        base.acts[n], base.down[n] = args[0], first_tensor(output)
+
+    def after(_: nn.Module, args: Any, output: Any) -> None:
+        base.written[n] = first_tensor(output)
+
+    return [down.register_forward_hook(through), out.register_forward_hook(after)]
 
 
 def embed(engine: Transformer, batch: Batch) -> Float[Tensor, "row position d_model"]:
@@ -322,9 +350,40 @@ class Packed:
                 [part[a:b] for part, a, b in zip(parts, self.cells.start, self.cells.stop, strict=True)]
             )
             return
-        h = self.base.inputs[number][self.row[rows], self.position[rows]]
+        h = self._rewritten(number - 1, rows, self.base.inputs[number][self.row[rows], self.position[rows]])
         before = f"blocks.{number - 1}.resid_post"
         whole[rows] = self.reach(before, h[None])[0] if before in self else h
+
+    def _rewritten(self, number: int, rows: Tensor, h: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_model"]:
+        """h behind a block with what edits in its MLP change: linear up to there, so that no MLP is run for it."""
+        names = [f"blocks.{number}.{tail}" for tail in MLP_SITES]
+        edits = [edit for name in names for turn in self._sites.get(name, ()) for edit, _ in turn]
+        mine = torch.isin(self.edit[rows], torch.tensor(edits, dtype=torch.long, device=rows.device))
+        if not edits or not bool(mine.any()):
+            return h
+        self._see(rows[mine])
+        at, block = (self.row[rows[mine]], self.position[rows[mine]]), self.engine.blocks[number]
+        old = out = self.base.written[number][at][None]
+        by_hand = names[1] in self
+        if names[0] in self._sites:
+            down = self.base.down[number][at][None] + self._moved(number, self.base.acts[number][at][None])
+            out = _through(block, self.engine.family.after_down, down)
+            by_hand = by_hand and self.engine.family.after_down is None  # a norm behind it has a hook of its own
+        out = self.reach(names[1], out) if by_hand else out
+        self._see(rows)
+        return h.index_put((mine.nonzero().flatten(),), h[mine] + (out - old)[0])
+
+    def _moved(self, number: int, act: Float[Tensor, "1 row neuron"]) -> Float[Tensor, "1 row d_model"]:
+        """How edits of activations move what the down-projection gives; only neurons that are edited are multiplied."""
+        name, down = f"blocks.{number}.mlp.act", find(self.engine.blocks[number], self.engine.family.down)
+        assert down is not None
+        change = self.reach(name, act) - act
+        neurons = [settled.units for turn in self._sites[name] for _, settled in turn]
+        weight: Any = down.weight if isinstance(down, Conv1D) else down.weight.T
+        if all(some is not None for some in neurons):
+            some = torch.cat(neurons).unique()  # type: ignore[arg-type]
+            change, weight = change[..., some], weight[some]
+        return change @ weight
 
     def _enter_half(self, whole: Tensor, number: int) -> None:
         """Rows of the cells that are edited behind a block's attention only: its second half is run for them."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from veriscope.compute.measure import duration, free_memory
 from veriscope.errors import BadEdit, BadRead, NotAvailable, UserError
@@ -25,7 +27,7 @@ from veriscope.subjects.plan import Batch, Plan
 from veriscope.subjects.replay import Base, Cells, Packed, pace, run_base, starts
 from veriscope.subjects.run import execute
 from veriscope.subjects.sites import At, Read, Site, settle
-from veriscope.subjects.transformer import Transformer
+from veriscope.subjects.transformer import MLP_SITES, Transformer
 
 AT_ONCE = 2048  # packed rows in one product: more of them make it no faster on a CPU, and leave its cache
 AT_ONCE_THERE = 65_536  # the same on an accelerator
@@ -93,22 +95,29 @@ def rows_at_once(device: torch.device) -> int:
     return AT_ONCE if device.type == "cpu" else AT_ONCE_THERE
 
 
-SECOND_HALF = ("heads.z", "attn_out", "resid_mid", "mlp.act", "mlp_out")
+SECOND_HALF = ("heads.z", "attn_out", "resid_mid")
 
 
-def entry_of(site: str, halves: bool) -> int | None:
+def entry_of(site: str, engine: Transformer) -> int | None:
     """Half block at which the rows of an edit there leave the base run; None where replay can't begin.
 
-    Args:
-        site: Where the edit is.
-        halves: Whether the MLP reads what attention has written, so that the second half of a block can be run alone.
+    What an edit in the MLP changes is linear up to the end of the block, and what one of a head's output changes up to
+    the MLP where that reads what attention has written; so nothing before these places is run.
     """
     if site == "embed":
         return 0
     if not site.startswith("blocks.") or site.endswith("heads.pattern"):
         return None
     number, tail = site.removeprefix("blocks.").split(".", 1)
-    return 2 * (int(number) + (tail == "resid_post")) + (halves and tail in SECOND_HALF)
+    if tail == "resid_post" or (tail in MLP_SITES and adds_up(engine)):
+        return 2 * int(number) + 2
+    return 2 * int(number) + (tail in SECOND_HALF and adds_up(engine) and engine.family.mid is not None)
+
+
+def adds_up(engine: Transformer) -> bool:
+    """Whether a block's parts are added to the residual stream as they are, and its MLP is a module of its own."""
+    down = find(engine.blocks[0], engine.family.down) if engine.blocks else None
+    return engine.family.post_norms is None and engine.family.mlp is not None and type(down) in (Conv1D, nn.Linear)
 
 
 @dataclass(eq=False)
@@ -218,7 +227,7 @@ class Sweep:
         return float((cells.n_rows * (2 * len(self.engine.blocks) - cells.entry)).sum()) / 2
 
     def _batch(self, batch: Batch, cells: Cells, out: _Out) -> None:
-        base = run_base(self.engine, batch, {e // 2 for e in cells.entry.unique().tolist() if e % 2})
+        base = run_base(self.engine, batch, {e // 2 for e in cells.entry.unique().tolist() if e % 2}, self._rewritten)
         self.cost += len(batch)
         out.begin(base)
         whole = len(self.engine.blocks) * float(batch.lengths.float().mean())
@@ -231,13 +240,12 @@ class Sweep:
 
     def _cells(self, batch: Batch) -> Cells:
         """Every edit of every prompt of a batch that can change what is wanted of it."""
-        blocks, family, parts = len(self.engine.blocks), self.engine.family, []
-        halves = family.mid is not None and family.mlp is not None and family.post_norms is None
+        blocks, parts = len(self.engine.blocks), []
         row = torch.arange(len(batch), device=batch.lengths.device)
         for number, edits in enumerate(self.settled):
             start, entry = batch.lengths, torch.full_like(batch.lengths, 2 * blocks)
             for edit in edits:
-                begins, where = starts(edit, batch), entry_of(edit.site.name, halves)
+                begins, where = starts(edit, batch), entry_of(edit.site.name, self.engine)
                 assert where is not None
                 entry = torch.where(begins < batch.lengths, entry.clamp_max(where), entry)
                 start = torch.minimum(start, begins)
@@ -249,6 +257,13 @@ class Sweep:
             cells = torch.stack([torch.full_like(row, number), row, entry, start, stop + 1, wanted])
             parts.append(cells[:, live])
         return Cells(*torch.cat(parts, 1)) if parts else Cells(*torch.zeros(6, 0, dtype=torch.long))
+
+    @cached_property
+    def _rewritten(self) -> tuple[int, ...]:
+        """Blocks whose MLP is edited, where that is done without running it."""
+        sites = {edit.site.name for edits in self.settled for edit in edits}
+        mlps = [n for n in range(len(self.engine.blocks)) if sites & {f"blocks.{n}.{tail}" for tail in MLP_SITES}]
+        return tuple(mlps) if adds_up(self.engine) else ()
 
     def _pieces(self, cells: Cells) -> Iterator[Cells]:
         """Cells that are run together: latest entry last, so that few blocks are run on few rows."""
@@ -270,8 +285,7 @@ class Sweep:
     def _row_bytes(self) -> int:
         """Bytes that one packed row takes at the widest place of a block, attention scores not counted."""
         config, size = self.engine.config, next(self.engine.module.parameters()).element_size()
-        inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * config.hidden_size
-        return size * (10 * int(config.hidden_size) + 3 * int(inner))
+        return size * (10 * int(config.hidden_size) + 3 * self._inner())
 
     def _bytes(self, rows: int) -> int:
         scores = 2 * 4 * int(self.engine.config.num_attention_heads) * self.todo.longest
@@ -282,10 +296,15 @@ class Sweep:
         return max(1, left // max(1, self._bytes(1)))
 
     def _kept(self, batch: Batch) -> int:
-        """Bytes of the residual streams, keys and values that the base run of a batch leaves behind."""
-        config, size = self.engine.config, next(self.engine.module.parameters()).element_size()
-        slots = batch.ids.numel()
-        return size * slots * (len(self.engine.blocks) + 1) * 3 * int(config.hidden_size)
+        """Bytes of the residual streams, keys, values and MLP activations that a batch's base run leaves behind."""
+        size, width = next(self.engine.module.parameters()).element_size(), int(self.engine.config.hidden_size)
+        of_mlps = len(self._rewritten) * (self._inner() + 2 * width)
+        return size * batch.ids.numel() * ((len(self.engine.blocks) + 1) * 3 * width + of_mlps)
+
+    def _inner(self) -> int:
+        config = self.engine.config
+        found = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * config.hidden_size
+        return int(found)
 
     def _result_bytes(self) -> int:
         width = self.tokens.shape[1] if self.tokens is not None else int(self.engine.config.vocab_size)
@@ -421,7 +440,7 @@ def why_not(engine: Any, settled: Sequence[Sequence[Settled]], reads: Sequence[R
         return engine.why_plain
     for edits in settled:
         for edit in edits:
-            if entry_of(edit.site.name, False) is None:
+            if entry_of(edit.site.name, engine) is None:
                 return f"an edit at {edit.site.name} lies outside the blocks or in the pattern itself"
     for read in reads:
         if read.site in ("final_norm", "logits") or read.site.endswith("heads.pattern"):
@@ -489,7 +508,7 @@ def check_replay(engine: Any) -> None:
     if not isinstance(engine, Transformer) or engine.replay_checked:
         return
     engine.replay_checked = True
-    sites = [name for name in engine.sites if entry_of(name, False) is not None]
+    sites = [name for name in engine.sites if entry_of(name, engine) is not None]
     ends = ("blocks.0.", f"blocks.{len(engine.blocks) - 1}.")
     sites = [name for name in sites if name.startswith(ends)]
     if not sites or "logits" not in engine.sites or not engine.causal:
