@@ -108,7 +108,13 @@ def test_cells_in_small_pieces_and_shared_prompts_give_the_same(family: str) -> 
 def test_reads_are_those_of_plain_runs(family: str) -> None:
     one = subject(family)
     variants = drawn_variants(one, 10, 3)
-    reads = [Read("blocks.0.resid_post", "last"), Read("blocks.1.heads.z", 1, units=(1,)), Read("blocks.2.mlp.act", 0)]
+    reads = [
+        Read("blocks.0.resid_post", "last"),
+        Read("blocks.1.heads.z", 1, units=(1,)),
+        Read("blocks.2.mlp.act", 0),
+        Read("blocks.1.resid_post"),
+        Read("blocks.2.mlp_out", units=(0, 3)),
+    ]
 
     swept = one.sweep(TEXTS, variants, read=reads)
 
@@ -217,7 +223,7 @@ def test_a_sweep_that_does_not_fit_is_refused_and_says_what_it_needs() -> None:
     with pytest.raises(TooLarge, match="Raise `memory`"):
         one.sweep(TEXTS, [Edit("blocks.1.resid_pre", Zero())], memory=1000)
     with pytest.raises(BadRead, match="at one position"):
-        one.sweep(TEXTS, [Edit("blocks.1.resid_pre", Zero())], read=[Read("blocks.1.resid_post")])
+        one.sweep(TEXTS, [Edit("blocks.1.resid_pre", Zero())], read=[Read("blocks.1.resid_post", Span(0, 2))])
     with pytest.raises(BadRead, match="one row of ids"):
         one.sweep(TEXTS, [Edit("blocks.1.resid_pre", Zero())], tokens=torch.ones(2, 1, dtype=torch.long))
 

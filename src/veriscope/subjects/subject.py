@@ -195,7 +195,7 @@ class Subject:
         Args:
             texts: The prompts.
             edits: One entry for each edited run: an edit, several that hold at once, or a `Variant`.
-            read: What else to keep, each at one position of each prompt.
+            read: What else to keep, each at one position of each prompt or at all of them.
             tokens: Ids whose logits are kept for each prompt; None keeps all of them.
             memory: Bytes that may be used; None is half of what is free.
             told: Called with the number of edited prompts just finished, for a progress bar.

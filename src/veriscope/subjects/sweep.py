@@ -63,7 +63,7 @@ class Swept:
     Attributes:
         base: Logits of the base run at the last position: (example, vocab), or (example, token) of the tokens asked.
         logits: (variant, example, vocab), or (variant, example, token).
-        reads: Each read: (variant, example, *unit axes), at one position of each prompt.
+        reads: Each read: (variant, example, *unit axes), or (variant, example, position, *unit axes) of all positions.
         seconds: Wall time.
     """
 
@@ -131,7 +131,7 @@ class Sweep:
         settled: The edits of each variant, checked against sites and prompts.
         wanted: Position of each prompt whose logits each variant gives: (variant, example).
         tokens: Ids of the logits to keep for each prompt: (example, token); None for all.
-        reads: What else to keep, at one position of each prompt.
+        reads: What else to keep, at one position of each prompt, or at all (None).
         budget: Bytes that may be used.
         plain: Runs one variant plainly: its logits at the wanted position, and its reads.
         why_plain: Why nothing can be replayed; empty if it can.
@@ -146,7 +146,7 @@ class Sweep:
     settled: tuple[tuple[Settled, ...], ...]
     wanted: Int[Tensor, "variant example"]
     tokens: Int[Tensor, "example token"] | None
-    reads: tuple[tuple[Read, Int[Tensor, "example"]], ...]
+    reads: tuple[tuple[Read, Int[Tensor, "example"] | None], ...]
     budget: int
     plain: Callable[[Variant, int], tuple[Tensor, list[Tensor]]]
     why_plain: str = ""
@@ -252,7 +252,7 @@ class Sweep:
             wanted = self.wanted[number, batch.rows]
             stop = wanted
             for _, place in self.reads:
-                stop = torch.maximum(stop, place[batch.rows])
+                stop = torch.maximum(stop, batch.lengths - 1 if place is None else place[batch.rows])
             live = start <= stop
             cells = torch.stack([torch.full_like(row, number), row, entry, start, stop + 1, wanted])
             parts.append(cells[:, live])
@@ -308,7 +308,14 @@ class Sweep:
 
     def _result_bytes(self) -> int:
         width = self.tokens.shape[1] if self.tokens is not None else int(self.engine.config.vocab_size)
-        return 4 * len(self.variants) * len(self.todo) * width
+        size = 4 * len(self.variants) * len(self.todo)
+        return size * (width + sum(self._read_width(read, place is None) for read, place in self.reads))
+
+    def _read_width(self, read: Read, everywhere: bool) -> int:
+        site = self.engine.sites[read.site]
+        units = site.units or 1
+        each = (site.size or units) // units
+        return each * (len(read.units) if read.units else units) * (self.todo.longest if everywhere else 1)
 
     def check_memory(self) -> None:
         """Raise before anything runs if not even one cell fits."""
@@ -361,9 +368,11 @@ class _Out:
         prompt = self.base_of.batch.rows[packed.row[rows]]
         for number, (read, place) in enumerate(self.sweep.reads):
             if read.site == name:
-                here = packed.position[rows] == place[prompt]
+                where = packed.position[rows]
+                here = slice(None) if place is None else where == place[prompt]
                 kept = h[here] if read.units is None else _units(self.engine, read, h[here])
-                self._reads[number][packed.edit[rows[here]], prompt[here]] = kept
+                spot = (packed.edit[rows][here], prompt[here], *([where] if place is None else []))
+                self._reads[number][spot] = kept
 
     def kept(self) -> tuple[tuple[Read, Tensor], ...]:
         return tuple((read, self._reads[number]) for number, (read, _) in enumerate(self.sweep.reads))
@@ -491,7 +500,7 @@ def _sweep(
         tuple(fit_edit(edit, site(edit.site), todo.lengths, dtype) for edit in variant.edits) for variant in given
     )
     wanted = torch.stack([one_each(variant.at, lengths, "logits") for variant in given]).to(device)
-    places = tuple((entry, one_each(entry.at, lengths, site(entry.site).name).to(device)) for entry in read)
+    places = tuple((entry, _place(entry, lengths, site(entry.site).name, device)) for entry in read)
     return Sweep(
         engine, todo, given, settled, wanted, tokens, places, budget,
         lambda variant, number: _plain(engine, todo, variant, places, wanted[number] if number >= 0 else None),
@@ -530,6 +539,11 @@ def check_replay(engine: Any) -> None:
         engine.why_plain = f"replay is off by {miss:.2g} in this model, where {tolerance(engine):.0e} is allowed"
 
 
+def _place(read: Read, lengths: Tensor, site: str, device: torch.device) -> Tensor | None:
+    everywhere = isinstance(read.at, str) and read.at == "all"
+    return None if everywhere else one_each(read.at, lengths, site).to(device)
+
+
 def one_each(at: At, lengths: Tensor, what: str) -> Int[Tensor, "example"]:
     """One position of each prompt.
 
@@ -538,7 +552,10 @@ def one_each(at: At, lengths: Tensor, what: str) -> Int[Tensor, "example"]:
     """
     index = settle(at, lengths).index
     if index is None:
-        raise BadRead(f"A sweep keeps {what} at one position of each prompt: 'last', 'first', a number, or one each.")
+        raise BadRead(
+            f"A sweep keeps {what} at one position of each prompt: 'last', 'first', a number, or one each (a read: or "
+            f"'all')."
+        )
     return index
 
 
@@ -554,12 +571,12 @@ def _plain(
     engine: Any,
     todo: Plan,
     variant: Variant,
-    places: Sequence[tuple[Read, Tensor]],
+    places: Sequence[tuple[Read, Tensor | None]],
     wanted: Tensor | None,
 ) -> tuple[Tensor, list[Tensor]]:
     """Logits at the wanted position, and reads, of one ordinary run."""
     last = wanted is None or bool((wanted == todo.lengths - 1).all())
-    reads = [Read(read.site, place.cpu(), read.units) for read, place in places]
+    reads = [Read(read.site, "all" if place is None else place.cpu(), read.units) for read, place in places]
     run, _ = execute(
         engine, todo, reads=reads, edits=variant.edits, logits="last" if last else "all", grad=False, site=engine.sites
     )
