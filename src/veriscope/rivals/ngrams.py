@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from scipy import linalg
 from torch import Tensor
 
 from veriscope.errors import BadSetting
@@ -43,7 +44,7 @@ class BagOfNgrams:
         """Fit on dev texts and labels; the subject is not looked at."""
         codes, classes = encode(sample)
         counter = _Counter.fitted(self._vectorizer(), sample.texts)
-        features, labels = counter.of(sample.texts), codes.numpy()
+        features, labels = counter.features, codes.numpy()
         strength = self._chosen(features, labels, sample)
         spent = Budget(examples=len(sample), trials=len(self.strengths))
         settled = replace(self, strengths=(strength,))
@@ -88,6 +89,7 @@ class NgramPredictor:
 
 
 SMALL = 4_000  # texts of which a square table is held
+FLAT = 1e-10  # added to the squared length of each text, so that texts of the same words can be told apart
 
 
 @dataclass(frozen=True)
@@ -95,25 +97,33 @@ class _Counter:
     """TF-IDF features of texts, in coordinates of the space that the fitted texts span.
 
     With fewer texts than n-grams a penalised fit lies in that span, and distances in it are kept; so the fit is
-    the same with as many features as there are texts, and far quicker. `axes` is None where there are too many texts.
+    the same with as many features as there are texts, and far quicker. `root` holds these features of the fitted
+    texts, the Cholesky factor of their products with each other; None where there are too many texts.
     """
 
     vectorizer: Any
     seen: Any
-    axes: np.ndarray | None
+    root: Float[np.ndarray, "text text"] | None
 
     @classmethod
     def fitted(cls, vectorizer: Any, texts: Sequence[str]) -> _Counter:
         seen = vectorizer.fit_transform(texts)
         if not seen.shape[0] < min(seen.shape[1], SMALL):
             return cls(vectorizer, seen, None)
-        values, vectors = np.linalg.eigh((seen @ seen.T).toarray())
-        kept = values > 1e-10 * values[-1]
-        return cls(vectorizer, seen, vectors[:, kept] / np.sqrt(values[kept]))
+        products = (seen @ seen.T).toarray()
+        products[np.diag_indices_from(products)] += FLAT
+        return cls(vectorizer, seen, np.linalg.cholesky(products))
+
+    @property
+    def features(self) -> Any:
+        """Those of the fitted texts."""
+        return self.seen if self.root is None else self.root
 
     def of(self, texts: Sequence[str]) -> Any:
         counts = self.vectorizer.transform(texts)
-        return counts if self.axes is None else (counts @ self.seen.T).toarray() @ self.axes
+        if self.root is None:
+            return counts
+        return linalg.solve_triangular(self.root, (self.seen @ counts.T).toarray(), lower=True).T
 
 
 def _regression(features: Any, labels: np.ndarray, strength: float) -> Any:
