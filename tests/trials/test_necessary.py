@@ -20,16 +20,20 @@ from veriscope.findings import Change, Origin, Part, Parts
 from veriscope.ledger import Ledger, use
 from veriscope.methods import LEACE, ContrastAddition, MeanDifference
 from veriscope.methods.leace import erasure
-from veriscope.subjects import Edit, Erase, Subject, WordReader, load
+from veriscope.subjects import Subject, WordReader, load
+from veriscope.trials import removal
 from veriscope.trials.decide import Decision, decide
 from veriscope.trials.evidence import Estimate, GateResult
 from veriscope.trials.judge import Effort
-from veriscope.trials.necessary import Bench
+from veriscope.trials.necessary import FEW, KINDS, SCREEN, Bench, _lost_at
 from veriscope.trials.removal import (
     Draws,
-    LastToken,
+    Rows,
     Subspace,
+    behave,
+    behaves,
     donors,
+    gaps,
     matched_subspaces,
     random_parts,
     rows_of,
@@ -384,22 +388,63 @@ def test_donors_come_from_another_cluster_and_label() -> None:
     assert all(some.clusters[i] != some.clusters[j] for i, j in enumerate(donor.tolist()))
 
 
-@pytest.mark.parametrize("at_last", [True, False])
-def test_the_last_token_alone_gives_what_a_whole_run_gives(at_last: bool) -> None:
+def tiny_gpt2() -> Subject:
     torch.manual_seed(0)
     config = GPT2Config(vocab_size=len(VOCAB), n_positions=16, n_embd=32, n_layer=3, n_head=4)
-    who = load(GPT2LMHeadModel(config).eval(), tokenizer=WordReader(VOCAB), name="tiny")
-    texts = ["a1 b2 n3", "a7 n1 n2 n3 b4", "n5 a9"]
+    return load(GPT2LMHeadModel(config).eval(), tokenizer=WordReader(VOCAB), name="tiny")
+
+
+@pytest.mark.parametrize("with_foils", [True, False])
+@pytest.mark.parametrize("at", ["last", "all"])
+def test_many_removals_at_once_give_what_a_whole_run_of_each_gives(
+    at: str, with_foils: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    who = tiny_gpt2()
+    texts = ("a1 b2 n3", "a7 n1 n2 n3 b4", "n5 a9")
+    yes, no = (torch.full((3,), ID[w]) for w in ("yes", "no"))
+    some = Rows((0, 1, 2), texts, texts, ("0", "1", "1"), at, yes, no if with_foils else torch.full((3,), -1))
     basis = torch.linalg.qr(torch.randn(32, 2))[0]
-    edits = [Edit(f"blocks.{k}.resid_post", Erase(basis, basis.T, torch.ones(32)), at="last") for k in (0, 1)]
+    cut = Subspace("blocks.1.resid_post", basis, basis.T, torch.ones(32))
+    given = run_intact(who, some, cut.sites).acts
+    runs = [(), *(cut.edits(kind, at, given) for kind in KINDS)]
+    monkeypatch.setattr(removal, "AT_ONCE", 2 * 3 * len(VOCAB))  # two runs of three rows at a time
 
-    last = LastToken.of(who, texts)
-    assert last is not None
-    fast = [last.logits(edits if at_last else ()) for _ in range(2)]
+    few, whole = gaps(who, some, runs), behaves(who, some, runs)
 
-    slow = who.run(texts, edits=edits if at_last else (), logits="last").logits
-    assert slow is not None
-    assert all(torch.allclose(f, slow, atol=1e-4) for f in fast)
+    slow = [behave(who, some, edits) for edits in runs]
+    assert np.allclose(few, [s.gap for s in slow], atol=1e-5) and np.ptp(few, axis=0).min() > 1e-3
+    assert np.allclose([s.logp for s in whole], [s.logp for s in slow], atol=1e-5)
+    assert gaps(who, some, []).shape == (0, 3)
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_what_a_removal_costs_elsewhere_is_read_just_behind_it(everywhere: bool) -> None:
+    who, on = tiny_gpt2(), rows("z", 240)
+    with use(Ledger.in_memory()):
+        finding = LEACE(site="blocks.0.resid_post").fit(who, on.dev)
+    bench = Bench(Necessary(dataclasses.replace(finding, position="all" if everywhere else "last"), of="v", on=on),
+                  who, on.dev, 0, EFFORT)  # fmt: skip
+    texts, places = ["a1 b2 n3 q1", "a7 n1 n2 n3 b4"], [(1, 2, ID["n3"], -1.0), (0, 1, ID["n3"], 0.0), (1, 3, 5, -2.0)]
+
+    lost = _lost_at(bench, texts, places)
+
+    for (i, p, token, before), found in zip(places, lost, strict=True):
+        edits = bench.removal.edits("mean", "all" if everywhere else p)
+        logits = who.run([texts[i]], edits=edits, logits="all").logits
+        assert logits is not None and abs(before - float(logits[0, p].log_softmax(-1)[token]) - found) < 1e-5
+
+
+def test_random_removals_are_run_on_all_items_where_they_can_be_replayed() -> None:
+    who, bed, on = tiny_gpt2(), subject(), rows("z", 600)
+    benches = []
+    for one, site in ((who, "blocks.0.resid_post"), (bed, "residual")):
+        claim = Necessary(erased(one, on, site), of="v", on=on)
+        benches.append(Bench(claim, one, on.dev, 0, EFFORT))
+        benches[-1].gate = on.gate.open(by="test", ledger=Ledger.in_memory())
+    replayed, plain = benches
+
+    assert replayed.cheap and len(replayed.few.rows) == len(replayed.items.rows) > FEW
+    assert not plain.cheap and len(plain.few.rows) == FEW and len(plain.small(SCREEN).rows) == SCREEN
 
 
 # ---- messages ---------------------------------------------------------------------------------------------------

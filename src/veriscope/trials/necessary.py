@@ -7,7 +7,7 @@ value. What the claim gets, its controls get: the same places, the same kind of 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -25,12 +25,13 @@ from veriscope.findings import Part, Parts, Reading
 from veriscope.methods import LogisticProbe, cluster_folds, method
 from veriscope.methods.leace import erasure
 from veriscope.rivals import Budget, FineTune, SteeringTask
-from veriscope.subjects import Edit, Read, Resample, Subject
+from veriscope.subjects import Edit, Read, Resample, Subject, Variant
 from veriscope.trials.evidence import Control, Estimate, GateResult
 from veriscope.trials.judge import Effort, against, falsifier, judge, not_run, printed
 from veriscope.trials.neutral import neutral_texts, next_token_loss
 from veriscope.trials.reading import as_array, crossfit_bits
 from veriscope.trials.removal import (
+    AT_ONCE,
     Draws,
     Intact,
     Kind,
@@ -39,7 +40,9 @@ from veriscope.trials.removal import (
     Rows,
     Subspace,
     behave,
+    behaves,
     donors,
+    gaps,
     like_sites,
     matched_subspaces,
     part_set,
@@ -54,8 +57,8 @@ from veriscope.trials.statistics import Array, Resampler, ratio_of_sums, spread_
 
 ITEMS = 800  # most gate items that are run
 DEV_ITEMS = 500
-FEW = 160  # items on which random removals are run, except where a run of the last token alone will do
-SCREEN = 12  # dev items on which every random removal is tried first
+FEW = 160  # items on which random removals are run, except where that is cheap
+SCREEN = 12  # dev items on which every random removal is tried first, except where that is cheap
 TAIL = 0.05  # the random removal that must be beaten stands this far from the top
 RESCUERS = 5
 RESCUER_POOL = 40
@@ -116,7 +119,7 @@ class Bench:
     @cached_property
     def dev_few(self) -> Intact:
         """Dev rows on which removals are run; `dev_order` are their places in `dev_items`."""
-        return self.dev_items.take(self.dev_order).ready(self.subject)
+        return self.dev_items.take(self.dev_order)
 
     @cached_property
     def dev_order(self) -> list[int]:
@@ -126,18 +129,24 @@ class Bench:
     @cached_property
     def items(self) -> Intact:
         assert self.gate is not None, "the gate pool has not been opened yet"
-        return self.intact(self.gate, ITEMS).ready(self.subject)
+        return self.intact(self.gate, ITEMS)
+
+    @cached_property
+    def cheap(self) -> bool:
+        """Whether a removal costs next to nothing: it is made at the last token, and all before it is replayed."""
+        edits = self.removal.edits("mean", self.position)
+        return self.position == "last" and not self.subject.plan_sweep(self.dev_few.rows.texts, [edits]).why_plain
 
     @cached_property
     def few_index(self) -> list[int]:
         n = len(self.items.rows)
         order = np.random.default_rng([self.seed, 0x3E]).permutation(n)
-        return sorted(int(i) for i in order[: n if self.items.last is not None else FEW])
+        return sorted(int(i) for i in order[: n if self.cheap else FEW])
 
     @cached_property
     def few(self) -> Intact:
         """The gate items on which random removals are run: all of them where that is cheap."""
-        return self.items if self.items.last is not None else self.items.take(self.few_index)
+        return self.items if self.cheap else self.items.take(self.few_index)
 
     @cached_property
     def draws(self) -> Resampler:
@@ -154,23 +163,23 @@ class Bench:
         return removal_of(self.claim.finding, self.dev_items)
 
     @cached_property
-    def last_state(self) -> tuple[Array, Array]:
-        """Behaviour of the few dev rows, intact and with another input's last state: this must hurt."""
-        few, site = self.dev_few, _last_site(self.subject)
-        at = "last" if self.subject.sites[site].has_positions else "all"
-        values = self.subject.run(few.rows.texts, read=[Read(site, at)])[site]
-        other = values[donors(few.rows, seed=self.seed)]
-        return few.scores.gap, few.behave(self.subject, [Edit(site, Resample(other), at=at)]).gap
+    def swapped(self) -> tuple[Array, Array]:
+        """Behaviour of the few dev rows with another input's value at the site, and with its last state: must hurt."""
+        few, last = self.dev_few, _last_site(self.subject)
+        at = "last" if self.subject.sites[last].has_positions else "all"
+        states = self.subject.run(few.rows.texts, read=[Read(last, at)])[last]
+        other = donors(few.rows, seed=self.seed)
+        given = few.given(other)
+        own = [Edit(site, Resample(given[site]), at=few.rows.at) for site in self.removal.sites]
+        found = gaps(self.subject, few.rows, [own, [Edit(last, Resample(states[other]), at=at)]])
+        return found[0], found[1]
 
     @cached_property
     def ranges(self) -> tuple[float, float]:
         """What the mean behaviour loses on dev with another input's value at the site, and in the last state."""
-        few = self.dev_few
-        given = few.given(donors(few.rows, seed=self.seed))
-        sites = self.removal.sites
-        swapped = few.behave(self.subject, [Edit(s, Resample(given[s]), at=few.rows.at) for s in sites]).gap
-        before, after = self.last_state
-        return float((few.scores.gap - swapped).mean()), float((before - after).mean())
+        before = self.dev_few.scores.gap
+        own, last = ((before - after).mean() for after in self.swapped)
+        return float(own), float(last)
 
     @cached_property
     def range(self) -> float:
@@ -187,19 +196,25 @@ class Bench:
         floor = ", taken as a tenth of the latter" if own < SMALLEST * last else ""
         return f"clean range {own:.3g} logits at the site, {last:.3g} in the last state{floor}"
 
-    def edited(self, intact: Intact, removal: Removal, kind: Kind = "mean") -> Array:
-        """Behaviour with the removal; another input's value comes from a donor of another cluster."""
-        given = intact.given(donors(intact.rows, seed=self.seed + 1)) if kind == "resample" else None
-        return intact.behave(self.subject, removal.edits(kind, intact.rows.at, given)).gap
+    def drops(
+        self, intact: Intact, removals: Sequence[Removal], kinds: Sequence[Kind] = ("mean",)
+    ) -> Float[np.ndarray, "run example"]:
+        """Drop of the behaviour of each row, in clean ranges, under each removal of each kind, kinds outermost.
 
-    def drop(self, intact: Intact, removal: Removal, kind: Kind = "mean") -> Array:
-        """Drop of the behaviour of each row, in clean ranges."""
-        return (intact.scores.gap - self.edited(intact, removal, kind)) / self.range
+        All are replayed from one run of the rows; another input's value comes from a donor of another cluster.
+        """
+        given = intact.given(donors(intact.rows, seed=self.seed + 1)) if "resample" in kinds else None
+        runs = [removal.edits(kind, intact.rows.at, given) for kind in kinds for removal in removals]
+        return (intact.scores.gap - gaps(self.subject, intact.rows, runs)) / self.range
+
+    def drop(self, intact: Intact, removal: Removal) -> Array:
+        """The same under one removal that leaves its mean."""
+        return self.drops(intact, [removal])[0]
 
     @cached_property
     def removed(self) -> Any:
         """Scores of the gate items with the claim's removal, its mean in its place."""
-        return self.items.behave(self.subject, self.removal.edits("mean", self.items.rows.at))
+        return behave(self.subject, self.items.rows, self.removal.edits("mean", self.items.rows.at))
 
     @cached_property
     def claimed(self) -> Array:
@@ -229,20 +244,38 @@ class Bench:
         """The random removals that hurt most on a few dev rows, hardest first, and the drops of all there."""
         assert not isinstance(self.matched, NotRun)
         small = self.small(SCREEN)
-        found = np.array([self.drop(small, r).mean() for r in self.matched.removals])
+        found = self.drops(small, self.matched.removals).mean(1)
         hardest = np.argsort(-found, kind="stable")[: self.rank + 3]
         return [self.matched.removals[i] for i in hardest], found
 
     def small(self, n: int) -> Intact:
         """The few dev rows, or where runs are dear the first n of them."""
         few = self.dev_few
-        return few if few.last is not None else few.take(range(min(n, len(few.rows))))
+        return few if self.cheap else few.take(range(min(n, len(few.rows))))
 
     @cached_property
     def controls(self) -> list[tuple[Removal, Array]]:
         """The screened removals with their drops on the few gate items, hardest first."""
-        run = [(r, self.drop(self.few, r)) for r in self.screened[0]]
+        hardest = self.screened[0]
+        run = zip(hardest, self.drops(self.few, hardest), strict=True)
         return sorted(run, key=lambda pair: -pair[1].mean())
+
+    def grid(self, hardest: Sequence[tuple[Removal, Array]]) -> tuple[dict[Kind, Array], dict[Kind, Array]]:
+        """Drops by kind, under the claim's removal on gate items and under the worst of some random ones on the few.
+
+        Args:
+            hardest: Random removals with what they cost where their mean is left.
+        """
+        others, cuts = KINDS[1:], [cut for cut, _ in hardest]
+        if self.few is self.items:
+            both = self.drops(self.items, [self.removal, *cuts], others).reshape(len(others), 1 + len(cuts), -1)
+            mine, theirs = both[:, 0], both[:, 1:]
+        else:
+            mine = self.drops(self.items, [self.removal], others)
+            theirs = self.drops(self.few, cuts, others).reshape(len(others), len(cuts), -1)
+        by_mean = np.stack([drop for _, drop in hardest])
+        worst = [max(drops, key=lambda drop: drop.mean()) for drops in (by_mean, *theirs)]
+        return dict(zip(KINDS, (self.claimed, *mine), strict=True)), dict(zip(KINDS, worst, strict=True))
 
     # ---- what else
 
@@ -372,8 +405,7 @@ def behaviour_present(bench: Bench, spec: GateSpec) -> GateResult:
     draws = Resampler(few.rows.clusters, bench.seed, draws=1_000)
     has_foil = bool((few.rows.foil >= 0).all())
     share = draws.mean(np.asarray(few.scores.gap > (0 if has_foil else np.log(0.1)), dtype=np.float64))
-    before, after = bench.last_state
-    lost = draws.mean(before - after)
+    lost = draws.mean(few.scores.gap - bench.swapped[1])
     note = (
         "share of dev items that prefer the answer"
         if has_foil
@@ -502,7 +534,7 @@ def rescue(bench: Bench, spec: GateSpec) -> GateResult:
                            raw=drop, note=reason.reason)  # fmt: skip
         return _spared(bench, empty)
     given = items.given(donors(items.rows, seed=bench.seed + 2, other_label=True))
-    other = items.behave(bench.subject, bench.removal.edits("resample", items.rows.at, given)).gap
+    other = behave(bench.subject, items.rows, bench.removal.edits("resample", items.rows.at, given)).gap
     lost = items.scores.gap - bench.removed.gap
     columns = np.stack([items.scores.gap - other, lost], 1)
     back = Control("another label's component", bench.draws.ratio(other - bench.removed.gap, lost))
@@ -524,7 +556,7 @@ def _gold(bench: Bench) -> list[Control]:
     if missing := set(few.rows.labels) - set(means):
         return [Control("the label's mean component", NotRun(f"no dev row has the label {sorted(missing)[0]}"))]
     given = {cut.site: torch.stack([means[z] for z in few.rows.labels])}
-    back = few.behave(bench.subject, cut.edits("resample", few.rows.at, given)).gap
+    back = behave(bench.subject, few.rows, cut.edits("resample", few.rows.at, given)).gap
     gone = bench.removed.gap[bench.few_index]
     return [Control("the label's mean component", bench.few_draws.ratio(back - gone, few.scores.gap - gone))]
 
@@ -573,8 +605,8 @@ def _on_examples(bench: Bench, sample: Sample) -> tuple[Array, tuple[str, ...]]:
         rows = rows_of(bench.subject, sample, bench.position, places)
     except BadPosition:  # the other task has no such column: its last token is the place
         rows = rows_of(bench.subject, sample, "last", places)
-    lost = behave(bench.subject, rows).logp - behave(bench.subject, rows, bench.removal.edits("mean", rows.at)).logp
-    return lost, rows.clusters
+    before, after = behaves(bench.subject, rows, [(), bench.removal.edits("mean", rows.at)])
+    return before.logp - after.logp, rows.clusters
 
 
 def _on_neutral(bench: Bench) -> Damage:
@@ -615,8 +647,14 @@ def _on_neutral(bench: Bench) -> Damage:
 _Place = tuple[int, int, int, float]  # which text, position, the token after it, its intact log-probability (nats)
 
 
-def _chunk(bench: Bench) -> int:
-    return 16 if (bench.subject.vocab_size or 0) > 4_096 else 512  # all logits of all positions are held
+def _logp(bench: Bench, texts: Sequence[str], edits: Sequence[Edit] = ()) -> Iterator[Float[Tensor, "token vocab"]]:
+    """Log-probabilities behind every token of each text, a few texts at a time since all are held."""
+    step = 16 if (bench.subject.vocab_size or 0) > 4_096 else 512
+    for start in range(0, len(texts), step):
+        run = bench.subject.run(list(texts[start : start + step]), edits=edits, logits="all")
+        assert run.logits is not None
+        for row, mask in zip(run.logits, run.mask, strict=True):
+            yield torch.log_softmax(row[: int(mask.sum())].float().cpu(), -1)
 
 
 def _expected(
@@ -626,31 +664,49 @@ def _expected(
     first: list[list[int]] = []
     sure: list[list[float]] = []
     real: list[list[float]] = []
-    for start in range(0, len(texts), _chunk(bench)):
-        run = bench.subject.run(list(texts[start : start + _chunk(bench)]), logits="all")
-        assert run.logits is not None
-        for row, mine in zip(run.logits, ids[start:], strict=False):
-            logp = torch.log_softmax(row[: len(mine)].float(), -1)
-            best = logp.max(-1)
-            first.append(best.indices.tolist())
-            sure.append(best.values.tolist())
-            real.append(logp[:-1].gather(1, torch.tensor(mine[1:])[:, None])[:, 0].tolist())
+    for logp, mine in zip(_logp(bench, texts), ids, strict=True):
+        best = logp.max(-1)
+        first.append(best.indices.tolist())
+        sure.append(best.values.tolist())
+        real.append(logp[:-1].gather(1, torch.tensor(mine[1:])[:, None])[:, 0].tolist())
     return first, sure, real
 
 
 def _lost_at(bench: Bench, texts: Sequence[str], places: Sequence[_Place]) -> Array:
     """Nats that the token at each place loses when the removal is made just before it (or everywhere)."""
-    out = np.zeros(len(places))
+    of: dict[int, list[int]] = {}
+    for n, (i, *_) in enumerate(places):
+        of.setdefault(i, []).append(n)
+    asked = [[places[n][1:3] for n in mine] for mine in of.values()]
     pointed = not bench.everywhere and all(bench.subject.sites[s].has_positions for s in bench.removal.sites)
-    for start in range(0, len(places), _chunk(bench)):
-        some = places[start : start + _chunk(bench)]
-        at = torch.tensor([p for _, p, _, _ in some])
-        edits = bench.removal.edits("mean", at if pointed else "all")
-        run = bench.subject.run([texts[i] for i, *_ in some], edits=edits, logits="all")
-        assert run.logits is not None
-        logp = torch.log_softmax(run.logits[torch.arange(len(some)), at].float(), -1)
-        after = as_array(logp.gather(1, torch.tensor([[t] for _, _, t, _ in some]))[:, 0])
-        out[start : start + len(some)] = np.array([before for *_, before in some]) - after
+    after = (_cut_before if pointed else _cut_everywhere)(bench, [texts[i] for i in of], asked)
+    out = np.zeros(len(places))
+    for mine, found in zip(of.values(), after, strict=True):
+        out[mine] = np.array([places[n][3] for n in mine]) - np.array(found)
+    return out
+
+
+_Asked = Sequence[Sequence[tuple[int, int]]]  # for each text: positions, and the token behind each that is asked for
+
+
+def _cut_everywhere(bench: Bench, texts: Sequence[str], asked: _Asked) -> list[list[float]]:
+    """Log-probabilities of the tokens asked for, with the removal at every position."""
+    edits = bench.removal.edits("mean", "all")
+    return [[float(logp[p, t]) for p, t in mine] for logp, mine in zip(_logp(bench, texts, edits), asked, strict=True)]
+
+
+def _cut_before(bench: Bench, texts: Sequence[str], asked: _Asked) -> list[list[float]]:
+    """The same with the removal just before each token: the first of every text in one edited run, the second ..."""
+    most = max(map(len, asked), default=0)
+    step, out = max(1, AT_ONCE // (most * (bench.subject.vocab_size or 1) or 1)), []
+    for start in range(0, len(texts), step):
+        some = asked[start : start + step]
+        filled = torch.tensor([[*mine, *[mine[-1]] * (most - len(mine))] for mine in some])
+        at, tokens = filled[..., 0].T, filled[..., 1].T
+        runs = [Variant(bench.removal.edits("mean", place), place) for place in at]
+        logp = torch.log_softmax(bench.subject.sweep(texts[start : start + step], runs).logits.float().cpu(), -1)
+        found = logp.gather(-1, tokens[..., None])[..., 0].T
+        out += [row[: len(mine)].tolist() for row, mine in zip(found, some, strict=True)]
     return out
 
 
@@ -661,14 +717,12 @@ def ablation_grid(bench: Bench, spec: GateSpec) -> GateResult:
     """g5: excess over the hardest random removals whether mean, another input's value or zero is left."""
     if isinstance(bench.matched, NotRun):
         return not_run(spec, bench.matched.reason)
-    hardest = [r for r, _ in bench.controls[min(bench.rank, len(bench.controls)) - 1 :][:3]]
-    columns: dict[str, Array] = {}
-    listed = []
-    for kind in KINDS:
-        mine = bench.claimed if kind == "mean" else bench.drop(bench.items, bench.removal, kind)
-        theirs = max((bench.drop(bench.few, r, kind) for r in hardest), key=lambda d: d.mean())
-        columns[kind] = _beyond_control(bench, mine, theirs)
-        listed.append(Control(f"random removal, {kind}", bench.few_draws.mean(theirs), f"the claim: {mine.mean():.2f}"))
+    mine, theirs = bench.grid(bench.controls[min(bench.rank, len(bench.controls)) - 1 :][:3])
+    columns = {kind: _beyond_control(bench, mine[kind], theirs[kind]) for kind in KINDS}
+    listed = [
+        Control(f"random removal, {k}", bench.few_draws.mean(theirs[k]), f"the claim: {mine[k].mean():.2f}")
+        for k in KINDS
+    ]
     found = {kind: bench.draws.estimate(c, _difference) for kind, c in columns.items()}
     worst = min(found, key=lambda kind: found[kind].low)
     assert spec.margin is not None
@@ -749,11 +803,10 @@ def find_rescuers(bench: Bench) -> Rescue:
     candidates = _parts_beside(bench) if isinstance(bench.removal, PartSet) else _subspaces_beside(bench)
     small = bench.small(2 * SCREEN)
     sample = _sample_of(bench.dev, small.rows)
-    added = [float(_beyond(bench, small, sample, c)[0].mean()) for c in candidates]
+    added = [float(beyond.mean()) for beyond, _ in _beyond(bench, small, sample, candidates)]
     chosen = [candidates[i] for i in np.argsort(-np.asarray(added), kind="stable")[:RESCUERS]] if candidates else []
     assert bench.gate is not None
-    here = _sample_of(bench.gate, bench.few.rows)
-    runs = [_beyond(bench, bench.few, here, c) for c in chosen]
+    runs = _beyond(bench, bench.few, _sample_of(bench.gate, bench.few.rows), chosen)
     return Rescue(
         tuple(c.name for c in chosen), tuple(bench.few_draws.mean(b) for b, _ in runs),
         tuple(bench.few_draws.mean(j) for _, j in runs), len(candidates), bench.claim.smallest_effect,
@@ -765,13 +818,13 @@ def _sample_of(pool: Sample, rows: Rows) -> Sample:
     return pool.take(rows.places)
 
 
-def _beyond(bench: Bench, rows: Intact, sample: Sample, beside: _Beside) -> tuple[Array, Array]:
-    """Joint drop beyond the rescuer's own, and the joint drop, item by item, in clean ranges."""
-    other = beside.cut.edits("mean", bench.subject.where(beside.position, sample))
+def _beyond(bench: Bench, rows: Intact, sample: Sample, beside: Sequence[_Beside]) -> list[tuple[Array, Array]]:
+    """For each place the joint drop beyond its own, and the joint drop, item by item, in clean ranges."""
     mine = bench.removal.edits("mean", rows.rows.at)
-    alone = rows.behave(bench.subject, other).gap
-    joint = rows.behave(bench.subject, [*mine, *other]).gap
-    return (alone - joint) / bench.range, (rows.scores.gap - joint) / bench.range
+    others = [place.cut.edits("mean", bench.subject.where(place.position, sample)) for place in beside]
+    found = gaps(bench.subject, rows.rows, [*others, *((*mine, *other) for other in others)])
+    alone, joint = found[: len(others)], found[len(others) :]
+    return [((a - j) / bench.range, (rows.scores.gap - j) / bench.range) for a, j in zip(alone, joint, strict=True)]
 
 
 def _subspaces_beside(bench: Bench) -> list[_Beside]:

@@ -19,22 +19,17 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import DynamicCache
 
 from veriscope.errors import NotRun
 from veriscope.examples import Sample
 from veriscope.findings import Change, Part, Parts, Reading
 from veriscope.subjects import Add, At, Edit, Erase, Mean, Read, Resample, Run, Subject, Zero
-from veriscope.subjects.plan import Batch, Plan, plan
-from veriscope.subjects.run import build_taps
-from veriscope.subjects.taps import Taps
-from veriscope.subjects.transformer import Transformer
 from veriscope.trials.reading import as_array
 from veriscope.trials.statistics import Array
 
 Kind = Literal["mean", "resample", "zero"]
 MATCHED = 0.05  # how far a random removal's variance may be from the claim's, as a share of it
-CACHE_BYTES = 512 * 2**20  # keys and values held at most, for runs of the last token alone
+AT_ONCE = 50_000_000  # logits held at a time: 200 MB in float32
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")  # the number of a block or branch in a site's path
 WIDER = 4  # at most so many times the claim's rank where its variance can't be reached otherwise
 LONGER = 3.0  # and then at most so many times as far as a plain removal goes
@@ -114,84 +109,39 @@ def behave(subject: Subject, rows: Rows, edits: Sequence[Edit] = ()) -> Scores:
     return rows.score(run.logits)
 
 
-@dataclass(frozen=True, eq=False)
-class LastToken:
-    """Runs the last token of the same prompts again and again, the keys and values before it kept.
+def behaves(subject: Subject, rows: Rows, runs: Sequence[Sequence[Edit]]) -> list[Scores]:
+    """The behaviour of every row under each of several edited runs, replayed from one run of the rows.
 
-    In a causal transformer an edit at the last token changes nothing before it, so this gives what a whole run gives
-    at a fraction of the cost: the hundred random removals of g2 hardly show in a trial's time.
+    Log-probabilities take the whole vocabulary, so only as many runs are swept together as may be held; `gaps` needs
+    two logits of each.
     """
+    step, out = max(1, AT_ONCE // (len(rows) * (subject.vocab_size or 1))), []
+    for start in range(0, len(runs), step):
+        out += [rows.score(logits) for logits in subject.sweep(rows.texts, runs[start : start + step]).logits]
+    return out
 
-    subject: Subject
-    todo: Plan
-    caches: tuple[DynamicCache, ...]
 
-    @staticmethod
-    def of(subject: Subject, texts: Sequence[str]) -> LastToken | None:
-        """Fill the caches; None where the model has no cache, is not causal, or they would not fit in memory."""
-        engine, tokens = subject._engine, subject.tokens(list(texts))
-        if not isinstance(engine, Transformer) or not engine.causal or min(map(len, tokens)) < 2:
-            return None
-        if getattr(engine.config, "sliding_window", None):  # what has slid out can't be brought back
-            return None
-        slots = len(tokens) * max(map(len, tokens))
-        if slots * 8 * subject.n_blocks * engine.d_model > CACHE_BYTES:
-            return None
-        todo = plan(tokens, batch_tokens=4096, fill=engine.fill, left=True, device=subject.device)
-        caches = []
-        with torch.no_grad(), engine.installed(Taps()):
-            for batch in todo.batches:
-                cache = DynamicCache()
-                engine.run(dataclasses.replace(batch, ids=batch.ids[:, :-1]), Taps(), None, cache)
-                caches.append(cache)
-        subject.passes += len(tokens)
-        return LastToken(subject, todo, tuple(caches))
-
-    def logits(self, edits: Sequence[Edit]) -> Float[Tensor, "example vocab"]:
-        """Logits of the last token under edits that are all made there."""
-        engine = self.subject._engine
-        taps = build_taps(engine, self.todo, edits, engine.sites)
-        parts = []
-        with torch.no_grad(), engine.installed(taps):
-            for batch, cache in zip(self.todo.batches, self.caches, strict=True):
-                before = batch.ids.shape[1] - 1
-                here: Batch = dataclasses.replace(batch, ids=batch.ids[:, -1:], slot=before)
-                parts.append(engine.run(here, taps, "last", cache))  # type: ignore[arg-type]
-                cache.crop(-1)
-        self.subject.passes += len(self.todo)
-        order = torch.cat([batch.rows for batch in self.todo.batches]).argsort()
-        return torch.cat(parts)[order]  # type: ignore[arg-type]
+def gaps(subject: Subject, rows: Rows, runs: Sequence[Sequence[Edit]]) -> Float[np.ndarray, "run example"]:
+    """`Scores.gap` of every row under each of several edited runs, replayed from one run of the rows."""
+    if not runs:
+        return np.zeros((0, len(rows)))
+    if len(runs) == 1:  # a run from scratch is cheaper than one to replay from
+        return behave(subject, rows, runs[0]).gap[None]
+    if not bool((rows.foil >= 0).all()):
+        return np.stack([scores.gap for scores in behaves(subject, rows, runs)])
+    swept = subject.sweep(rows.texts, runs, tokens=torch.stack([rows.answer, rows.foil], 1))
+    found = swept.logits.float().cpu()
+    return as_array(found[..., 0] - found[..., 1])
 
 
 @dataclass(frozen=True, eq=False)
 class Intact:
-    """Rows with what the unchanged model does on them and holds at the sites of the claim.
-
-    `last` reruns their last tokens cheaply, where that is all a removal touches.
-    """
+    """Rows with what the unchanged model does on them and holds at the sites of the claim."""
 
     rows: Rows
     scores: Scores
     acts: Mapping[str, Tensor]  # one position: (example, *unit axes); all: (example, position, *unit axes)
     lengths: Int[Tensor, "example"]
-    last: LastToken | None = None
-
-    def behave(self, subject: Subject, edits: Sequence[Edit]) -> Scores:
-        """The behaviour of every row under some edits."""
-        if self.last is None or not edits or any(not (isinstance(e.at, str) and e.at == "last") for e in edits):
-            return behave(subject, self.rows, edits)
-        return self.rows.score(self.last.logits(edits))
-
-    def ready(self, subject: Subject) -> Intact:
-        """The same with `last` filled, if the claim is about the last token and a check run agrees."""
-        if not (isinstance(self.rows.at, str) and self.rows.at == "last"):
-            return self
-        last = LastToken.of(subject, self.rows.texts)
-        if last is None:
-            return self
-        again = self.rows.score(last.logits(()))
-        same = np.allclose(again.gap, self.scores.gap, rtol=1e-3, atol=1e-3)
-        return dataclasses.replace(self, last=last) if same else self
 
     def take(self, index: Sequence[int]) -> Intact:
         """The same at some of the rows."""
