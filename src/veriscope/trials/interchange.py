@@ -1,8 +1,8 @@
 """Interchange pairs at one site: the clean runs, the patched runs, and what is measured on them.
 
 h' = h_base + P (h_source - h_base) for the projector P of a subspace (Finding Alignments Between Interpretable Causal
-Variables and Distributed Neural Representations, Geiger 2023). Patched values are worked out from the clean runs and
-then set, so one run serves many subspaces, and a value can be differentiated.
+Variables and Distributed Neural Representations, Geiger 2023). Many swaps and pushes of the same texts are replayed
+from one run of them; where all logits are needed, or a slope, patched values are worked out from the clean runs and set.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from torch import Tensor
 
 from veriscope.errors import UserError
 from veriscope.examples import Sample
-from veriscope.subjects import Edit, Read, Run, SetTo, Subject
+from veriscope.subjects import Edit, Read, Run, SetTo, Subject, Swap, Swept
+from veriscope.subjects.edits import How
 from veriscope.trials.reading import as_array
 from veriscope.trials.statistics import Array
 
 PLACES = ("last", "first", "all")  # any other word names a field of the examples
-AT_ONCE = 2_048  # prompts handed to one run where many subspaces are tried
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,24 +135,40 @@ class Pairs:
         texts, at = (self.sources.texts, self.source_at) if reverse else (self.rows.texts, self.at)
         return _last(self.subject.run(texts, edits=[Edit(self.site, SetTo(values), at=at)], logits="last"))
 
-    def effect(self, basis: Float[Tensor, "d r"] | None) -> Float[Tensor, "pair"]:
-        """Change of B in logits when the subspace is swapped."""
-        return self.preference(self.set_to(self.swapped(basis))) - self.wanted
+    def swept(
+        self, hows: Sequence[How], columns: Int[Tensor, "column"] | Int[Tensor, "pair column"], reverse: bool = False
+    ) -> Swept:
+        """Chosen logits under each of several edits at the site and position, all replayed from one run of the texts.
+
+        Args:
+            columns: Tokens, the same for all pairs or some for each.
+            reverse: In the source texts, not the base texts.
+        """
+        texts, at = (self.sources.texts, self.source_at) if reverse else (self.rows.texts, self.at)
+        tokens = columns if columns.ndim == 2 else columns.expand(len(self), -1)
+        return self.subject.sweep(texts, [Edit(self.site, how, at=at) for how in hows], tokens=tokens)
 
     def many(
-        self, bases: Sequence[Float[Tensor, "d _"]], columns: Int[Tensor, "column"]
+        self, bases: Sequence[Float[Tensor, "d _"] | None], columns: Int[Tensor, "column"]
     ) -> Float[Tensor, "subspace pair column"]:
-        """Chosen logits under each of several subspaces, few large runs instead of many small ones."""
+        """Chosen logits with the source's value in each of several subspaces (None: everywhere)."""
         if not bases:
             return torch.zeros(0, len(self), len(columns))
-        step, out = max(1, AT_ONCE // max(len(self), 1)), []
-        for start in range(0, len(bases), step):
-            chunk = bases[start : start + step]
-            values = torch.cat([self.swapped(basis) for basis in chunk])
-            edit = Edit(self.site, SetTo(values), at=_repeat(self.at, len(chunk)))
-            logits = _last(self.subject.run(list(self.rows.texts) * len(chunk), edits=[edit], logits="last"))
-            out.append(logits[:, columns].unflatten(0, (len(chunk), len(self))))
-        return torch.cat(out)
+        swaps = [Swap(self.source_acts, basis) for basis in bases]
+        if len(swaps) > 1:
+            return self.swept(swaps, columns).logits
+        edit = Edit(self.site, swaps[0], at=self.at)  # a run from scratch is cheaper than one to replay from
+        return _last(self.subject.run(self.rows.texts, edits=[edit], logits="last"))[:, columns][None]
+
+    def shifts(self, hows: Sequence[How], reverse: bool = False) -> Float[Tensor, "edit pair"]:
+        """Change of B in logits under each of several edits at the site and position."""
+        found = self.swept(hows, torch.stack([self.expected, self.answer], 1), reverse)
+        moved = found.logits - found.base
+        return moved[..., 0] - moved[..., 1]
+
+    def effects(self, bases: Sequence[Float[Tensor, "d r"] | None]) -> Float[Tensor, "subspace pair"]:
+        """Change of B in logits when each subspace (None: the whole site) is swapped."""
+        return self.shifts([Swap(self.source_acts, basis) for basis in bases])
 
     def gradients(self, values: Float[Tensor, "pair d"]) -> Float[Tensor, "pair d"]:
         """dB/d(site) with these values set at the site and position."""
@@ -198,12 +214,6 @@ def _source_of(example: Any, named: str | None) -> Any:
     if named is not None and f"source_{named}" in factors:
         factors[named] = factors[f"source_{named}"]
     return dataclasses.replace(example, text=example.source, factors=factors)
-
-
-def _repeat(at: Any, times: int) -> Any:
-    if isinstance(at, str | int):
-        return at
-    return torch.as_tensor(at).repeat(times)
 
 
 # --- which rows are what --------------------------------------------------------------------------------
@@ -282,7 +292,12 @@ def picks(logits: Float[Tensor, "*batch column"], candidates: Int[Tensor, "colum
 
 def hits(pairs: Pairs, logits: Float[Tensor, "pair vocab"], candidates: Int[Tensor, "column"]) -> Array:
     """1 where the highest candidate is the expected answer: the items of IIA."""
-    return as_array((picks(logits[:, candidates], candidates) == pairs.expected).double())
+    return hits_among(pairs, logits[:, candidates], candidates)
+
+
+def hits_among(pairs: Pairs, logits: Float[Tensor, "*run pair column"], candidates: Int[Tensor, "column"]) -> Array:
+    """The same of logits that hold the candidates' columns only, of one run or of several."""
+    return as_array((picks(logits, candidates) == pairs.expected).double())
 
 
 # --- subspaces ------------------------------------------------------------------------------------------

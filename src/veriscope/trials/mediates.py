@@ -36,6 +36,7 @@ from veriscope.trials.interchange import (
     balanced_rows,
     check_tokens,
     hits,
+    hits_among,
     independent_labels,
     is_interchange,
     of_rank,
@@ -420,9 +421,8 @@ def search_matched(bench: Bench, spec: GateSpec) -> GateResult:
         ],
     }
     chosen = {family: strongest_on_dev(bench, bases) for family, bases in families.items() if bases}
-    logits = bench.few.many(list(chosen.values()), bench.candidates)
-    right = picks(logits, bench.candidates) == bench.few.expected
-    found = {family: as_array(items.double()) for family, items in zip(chosen, right, strict=True)}
+    hit = hits_among(bench.few, bench.few.many(list(chosen.values()), bench.candidates), bench.candidates)
+    found = dict(zip(chosen, hit, strict=True))
     note = f"on {len(bench.few)} pairs, the strongest chosen on dev; the ledger counted {bench.tries} tries"
     return against(spec, bench.few_hit, found, bench.few_draws, note=note)
 
@@ -457,13 +457,13 @@ def twins(bench: Bench, spec: GateSpec) -> GateResult:
         name = f"{kind}-weight twin {number + 1}" if kind == "random" else "permuted-weight twin"
         twin = bench.subject.twin(kind, bench.seed * 1000 + number)
         basis = bench.fit_on_twin(twin)
-        pairs = bench.screen.on(twin)
-        share = float(hits(pairs, pairs.set_to(pairs.swapped(basis)), bench.dev_candidates).mean())
+        pairs, ids = bench.screen.on(twin), bench.dev_candidates
+        share = float(hits_among(pairs, pairs.many([basis], ids)[0], ids).mean())
         others.append(f"{name} {share:.2f}")
         best = max(best, (name, share, twin, basis), key=lambda found: found[1])
     name, _, twin, basis = best
     pairs = bench.few.on(twin)
-    found = {name: hits(pairs, pairs.set_to(pairs.swapped(basis)), bench.candidates)}
+    found = {name: hits_among(pairs, pairs.many([basis], bench.candidates)[0], bench.candidates)}
     note = f"on {len(bench.few)} pairs, the method fitted afresh on each twin; IIA on {len(bench.screen)} dev pairs: "
     return against(spec, bench.few_hit, found, bench.few_draws, note=note + ", ".join(others))
 
@@ -481,12 +481,11 @@ def dormancy(bench: Bench, spec: GateSpec) -> GateResult:
     """
     pairs, few = bench.gate_pairs, bench.few
     part = readable_part(bench.basis, bench.span)
-    read = as_array(few.effect(part)) if part.shape[1] else np.zeros(len(few))
+    whole, read = as_array(few.effects([None, part]))
     sub, reach = bench.moved[bench.few_rows], as_array(few.reach)
     slack, numbers = {}, {}
     aim = few.plain.numpy()
     if aim.any():  # where the source has another answer, the whole site is not meant to give the expected one
-        whole = as_array(few.effect(None))
         draws = Resampler(tuple(c for c, a in zip(few.rows.clusters, aim, strict=True) if a), bench.seed)
         spare = 0.2 * reach - sub + whole
         slack["subspace no better than the whole site"] = draws.ratio(spare[aim], 0.2 * reach[aim])
@@ -550,8 +549,8 @@ def isolation(bench: Bench, spec: GateSpec) -> GateResult:
     else:
         rows = given.take(thin(given.clusters, MOST_ISOLATION, bench.seed))
         pairs = Pairs(bench.subject, rows, bench.site, bench.claim.finding.position)
-    before = picks(pairs.base.logits[:, bench.candidates], bench.candidates)
-    after = picks(pairs.set_to(pairs.swapped(bench.basis))[:, bench.candidates], bench.candidates)
+    swept = pairs.swept([Swap(pairs.source.acts, bench.basis)], bench.candidates)
+    before, after = picks(swept.base, bench.candidates), picks(swept.logits[0], bench.candidates)
     same = as_array((before == after).double())
     draws = Resampler(tuple(pairs.rows.clusters), bench.seed)
     columns = np.stack([same, np.ones_like(same)], 1)
@@ -616,13 +615,13 @@ def both_directions(bench: Bench, spec: GateSpec) -> GateResult:
         start, aim = (pairs.source_acts, pairs.base_acts) if reverse else (pairs.base_acts, pairs.source_acts)
         values = pairs.swapped(bench.basis, reverse)
         size = (values - start).norm(dim=1, keepdim=True)
-        strongest = np.zeros(len(pairs))
+        hows = [SetTo(values)]
         for _ in range(PUSHES):
             random = random_basis(start.shape[1], bench.rank, rng).to(start)
             step = ((aim - start) @ random) @ random.T
-            push = _pushed(pairs, start + step * size / step.norm(dim=1, keepdim=True).clamp_min(1e-9), reverse)
-            strongest = max(strongest, push, key=lambda items: float(items.sum()))
-        mine = _pushed(pairs, values, reverse)
+            hows.append(SetTo(start + step * size / step.norm(dim=1, keepdim=True).clamp_min(1e-9)))
+        mine, *pushed = as_array(pairs.shifts(hows, reverse)) * (-1 if reverse else 1)
+        strongest = max((np.zeros(len(pairs)), *pushed), key=lambda items: float(items.sum()))
         excess[name] = draws.ratio(mine - strongest, reach)
         listed.append(Control(f"E {name}", draws.ratio(mine, reach)))
         listed.append(Control(f"random push, {name}", draws.ratio(strongest, reach)))
@@ -634,14 +633,6 @@ def both_directions(bench: Bench, spec: GateSpec) -> GateResult:
         strongest=f"random push, {worst}",
         note=f"the smaller: {worst}; on {len(pairs)} pairs, the strongest of {PUSHES} pushes each",
     )  # fmt: skip
-
-
-def _pushed(pairs: Pairs, values: Float[Tensor, "pair d"], reverse: bool) -> Array:
-    """Change towards the other text's answer, in logits, with these values set."""
-    logits = pairs.set_to(values, reverse)
-    if not reverse:
-        return as_array(pairs.preference(logits) - pairs.wanted)
-    return as_array(pairs.preference(pairs.source.logits) - pairs.preference(logits))
 
 
 # --- falsifiers and the rival from outside --------------------------------------------------------------
@@ -658,11 +649,11 @@ def rival_variable(bench: Bench, spec: GateSpec) -> GateResult:
     if not rivals:
         return not_run(spec, "the examples have no other factor that could be a rival", applies=False)
     assert spec.margin is not None
+    named = [bench.dev.factor(name) for name in rivals]
+    fair = torch.stack([balanced_rows(column, bench.dev.labels, bench.seed) for column in named])
+    found = bench.few.many(bench.fits(named, train=fair), bench.candidates)
     excess, listed, p = {}, [], {}
-    for name in rivals:
-        column = bench.dev.factor(name)
-        basis = bench.fits([column], train=balanced_rows(column, bench.dev.labels, bench.seed)[None])[0]
-        hit = hits(bench.few, bench.few.set_to(bench.few.swapped(basis)), bench.candidates)
+    for name, hit in zip(rivals, hits_among(bench.few, found, bench.candidates), strict=True):
         columns = np.stack([bench.few_hit - hit, np.ones_like(hit)], 1)
         excess[name] = bench.few_draws.estimate(columns)
         p[name] = bench.few_draws.p_value(columns, spec.margin, better="lower")
