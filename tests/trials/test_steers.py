@@ -19,7 +19,7 @@ from veriscope.ledger import Ledger
 from veriscope.methods import MeanDifference
 from veriscope.subjects import Subject, WordReader, load
 from veriscope.trials.decide import decide
-from veriscope.trials.doses import NATS, Neutral, Steering, Words, against_tokens, choose_dose, repetition
+from veriscope.trials.doses import NATS, Neutral, Steering, Words, against_tokens, choose_doses, repetition
 from veriscope.trials.evidence import Verdict, from_plain, to_plain
 from veriscope.trials.judge import Effort
 from veriscope.trials.statistics import Resampler
@@ -405,12 +405,16 @@ def test_prompts_are_spread_over_clusters_before_any_comes_twice(subject, data):
 def test_many_vectors_at_once_give_what_each_gives_alone(subject, data):
     bench = Bench(claim(along(subject, data, mood=2.0), data), subject, data.dev)
     prompts = bench.prompts(data.dev).spread(7, 0)
-    vectors = torch.stack([push(0.1), push(0.2), bench.unit])
+    vectors = [push(0.1), bench.unit, torch.stack([push(0.1 * i) for i in range(7)])]
 
     together = bench.steering.shifts(prompts, vectors)
-    alone = [bench.steering.propensity(prompts, v) - bench.steering.propensity(prompts) for v in vectors]
+    base, steered = bench.steering.beside(prompts.sample.texts, vectors[2])
 
-    assert torch.allclose(together, torch.stack(alone), atol=1e-5)
+    runs = [subject.run(prompts.sample.texts, edits=bench.steering.edits(v), logits="last") for v in (None, *vectors)]
+    logits = [run.logits for run in runs]
+    plain = [prompts.words.propensity(x) - prompts.words.propensity(logits[0]) for x in logits[1:]]
+    assert torch.allclose(together, torch.stack(plain), atol=1e-5) and together.abs().mean() > 0.1
+    assert torch.allclose(base, logits[0], atol=1e-5) and torch.allclose(steered, logits[3], atol=1e-5)
 
 
 def test_the_gradient_is_the_slope_at_dose_zero(subject, data):
@@ -429,9 +433,10 @@ def test_a_dose_found_by_halving_is_the_one_found_step_by_step(subject, data):
     vector = along(subject, data, costly=1.0).vector
     doses = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
-    slow, fast = (choose_dose(neutral, vector, doses, 80, quick=quick) for quick in (False, True))
+    (slow, other), (fast, _) = (choose_doses(neutral, [vector, 2 * vector], doses, 80, quick=q) for q in (False, True))
 
     assert slow.value == fast.value and doses[0] < slow.value < doses[-1]
+    assert other.value < slow.value and other == choose_doses(neutral, [2 * vector], doses, 80)[0]
 
 
 class Costs(Neutral):
@@ -460,7 +465,7 @@ class Costs(Neutral):
     ids=["plenty of texts", "few texts, cheap", "few texts, dearer", "too dear at every dose"],
 )
 def test_with_too_few_texts_the_mean_cost_chooses_the_dose(mean, texts, value, fits, quick):
-    dose = choose_dose(Costs(mean, texts), torch.ones(1), (1.0, 2.0, 4.0), later=texts, quick=quick)
+    (dose,) = choose_doses(Costs(mean, texts), [torch.ones(1)], (1.0, 2.0, 4.0), later=texts, quick=quick)
 
     assert (dose.value, dose.fits) == (value, fits)
 

@@ -104,25 +104,19 @@ class Steering:
         """The edit that adds one vector, or one for each example; none for None."""
         return [] if vector is None else [Edit(self.site, Add(vector), at=self.at)]
 
-    def logits(self, texts: Sequence[str], vector: Tensor | None = None) -> Float[Tensor, "example vocab"]:
-        """Logits behind each text with a vector added (or one for each text)."""
-        found = self.subject.run(list(texts), edits=self.edits(vector), logits="last").logits
-        assert found is not None
-        return found.float().cpu()
+    def beside(
+        self, texts: Sequence[str], vector: Tensor
+    ) -> tuple[Float[Tensor, "example vocab"], Float[Tensor, "example vocab"]]:
+        """Logits behind each text, without a vector and with it."""
+        swept = self.subject.sweep(list(texts), [self.edits(vector)])
+        return swept.base.float().cpu(), swept.logits[0].float().cpu()
 
-    def propensity(self, prompts: Prompts, vector: Tensor | None = None) -> Float[Tensor, "example"]:
-        """The behaviour of each prompt under one vector, or one for each prompt; a few at a time."""
-        size = max(1, AT_ONCE // (self.subject.vocab_size or 1))
-        parts = []
-        for start in range(0, len(prompts), size):
-            rows = range(start, min(start + size, len(prompts)))
-            mine = prompts if len(rows) == len(prompts) else prompts.take(rows)
-            added = vector if vector is None or vector.ndim == 1 else vector[list(rows)]
-            parts.append(mine.words.propensity(self.logits(mine.sample.texts, added)))
-        return torch.cat(parts)
+    def shifts(self, prompts: Prompts, vectors: Sequence[Tensor] | Tensor) -> Float[Tensor, "vector example"]:
+        """Change of the behaviour under each of several vectors, all replayed from one run of the prompts.
 
-    def shifts(self, prompts: Prompts, vectors: Float[Tensor, "vector width"]) -> Float[Tensor, "vector example"]:
-        """Change of the behaviour under each of several vectors, all replayed from one run of the prompts."""
+        Args:
+            vectors: Each (width), or (example, width) with one for each prompt.
+        """
         ids = torch.cat([prompts.words.target, prompts.words.foil], 1)
         edits = [Edit(self.site, Add(vector), at=self.at) for vector in vectors]
         swept = self.subject.sweep(prompts.sample.texts, edits, tokens=ids.clamp_min(0))
@@ -260,26 +254,37 @@ class Dose:
     used: tuple[float, ...]  # share of the budget that the gate's upper bound is expected at, for each dose tried
 
 
-def choose_dose(
-    neutral: Neutral, vector: Float[Tensor, "width"], doses: Sequence[float], later: int, quick: bool = False
-) -> Dose:
-    """The largest dose whose upper bound on `later` texts may be expected within the budget.
+def choose_doses(
+    neutral: Neutral, vectors: Sequence[Float[Tensor, "width"]], doses: Sequence[float], later: int, quick: bool = False
+) -> list[Dose]:
+    """Of each vector the largest dose whose upper bound on `later` texts may be expected within the budget.
 
     Where too few texts can show that of any dose, it is the largest whose mean cost is within: to fall back on less
     would refute a vector for the want of data, while the gate's own bound still decides on the side effects.
 
     Args:
         neutral: Texts for choosing, which no gate uses again.
-        doses: Positive multiples of `vector`.
+        doses: Positive multiples of each vector.
         later: How many texts the side effects will be tested on.
         quick: Halve the list of doses instead of going up from the smallest, where every dose tried is to be shown.
             Where all doses share one run, all are tried in any case.
     """
-    grid = sorted(doses)
-    found: dict[float, tuple[float, float]] = {}
+    grid, found = sorted(doses), [dict[float, tuple[float, float]]() for _ in vectors]
     if neutral.shared:
-        costs = neutral.costs([vector * dose for dose in grid])
-        found = {dose: _expected(cost, neutral.draws, later) for dose, cost in zip(grid, costs, strict=True)}
+        costs = iter(neutral.costs([vector * dose for vector in vectors for dose in grid]))
+        found = [{dose: _expected(next(costs), neutral.draws, later) for dose in grid} for _ in vectors]
+    return [_choose(neutral, v, grid, known, later, quick) for v, known in zip(vectors, found, strict=True)]
+
+
+def _choose(
+    neutral: Neutral,
+    vector: Float[Tensor, "width"],
+    grid: Sequence[float],
+    found: dict[float, tuple[float, float]],
+    later: int,
+    quick: bool,
+) -> Dose:
+    """The same for one vector; `found` is what is known of its doses already."""
 
     def highest(bound: int) -> int:
         low, high = -1, len(grid)

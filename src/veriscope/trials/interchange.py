@@ -2,7 +2,7 @@
 
 h' = h_base + P (h_source - h_base) for the projector P of a subspace (Finding Alignments Between Interpretable Causal
 Variables and Distributed Neural Representations, Geiger 2023). Many swaps and pushes of the same texts are replayed
-from one run of them; where all logits are needed, or a slope, patched values are worked out from the clean runs and set.
+from one run of them. Where all logits are needed, or a slope, patched values are worked out from clean runs and set.
 """
 
 from __future__ import annotations

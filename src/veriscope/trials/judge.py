@@ -21,14 +21,14 @@ class Effort:
     Attributes:
         draws: Redrawn labels per control-task family, and shuffled-source fits (g2 of C1 and C2).
         twins: Random-weight twins.
-        random: Random subspaces, directions or parts for matched-removal and random-edit controls.
+        random: Random subspaces, directions or parts for search-matched, matched-removal and random-edit controls.
         folds: Cross-fitting folds on dev.
         search: Most random directions tried for a search-matched null; the ledger's count if lower.
     """
 
     draws: int = 20
     twins: int = 5
-    random: int = 100
+    random: int = 200
     folds: int = 5
     search: int = 4_096
 

@@ -59,6 +59,7 @@ ITEMS = 800  # most gate items that are run
 DEV_ITEMS = 500
 FEW = 160  # items on which random removals are run, except where that is cheap
 SCREEN = 12  # dev items on which every random removal is tried first, except where that is cheap
+SPARE = 8  # random removals behind that one that are run on gate items as well, or 3 where runs are dear
 TAIL = 0.05  # the random removal that must be beaten stands this far from the top
 RESCUERS = 5
 RESCUER_POOL = 40
@@ -240,13 +241,13 @@ class Bench:
         return max(1, round(TAIL * len(self.matched.removals)))
 
     @cached_property
-    def screened(self) -> tuple[list[Removal], Array]:
-        """The random removals that hurt most on a few dev rows, hardest first, and the drops of all there."""
+    def screened(self) -> tuple[list[tuple[Removal, Array]], Array]:
+        """The random removals that hurt most on a few dev rows, hardest first, with their drops; mean drops of all."""
         assert not isinstance(self.matched, NotRun)
-        small = self.small(SCREEN)
-        found = self.drops(small, self.matched.removals).mean(1)
-        hardest = np.argsort(-found, kind="stable")[: self.rank + 3]
-        return [self.matched.removals[i] for i in hardest], found
+        drops = self.drops(self.small(SCREEN), self.matched.removals)
+        found = drops.mean(1)
+        hardest = np.argsort(-found, kind="stable")[: self.rank + (SPARE if self.cheap else 3)]
+        return [(self.matched.removals[i], drops[i]) for i in hardest], found
 
     def small(self, n: int) -> Intact:
         """The few dev rows, or where runs are dear the first n of them."""
@@ -256,26 +257,32 @@ class Bench:
     @cached_property
     def controls(self) -> list[tuple[Removal, Array]]:
         """The screened removals with their drops on the few gate items, hardest first."""
-        hardest = self.screened[0]
+        hardest = [removal for removal, _ in self.screened[0]]
         run = zip(hardest, self.drops(self.few, hardest), strict=True)
         return sorted(run, key=lambda pair: -pair[1].mean())
 
-    def grid(self, hardest: Sequence[tuple[Removal, Array]]) -> tuple[dict[Kind, Array], dict[Kind, Array]]:
-        """Drops by kind, under the claim's removal on gate items and under the worst of some random ones on the few.
+    @property
+    def mark(self) -> int:
+        """Place among the controls of the random removal that must be beaten."""
+        return min(self.rank, len(self.controls)) - 1
 
-        Args:
-            hardest: Random removals with what they cost where their mean is left.
+    @cached_property
+    def grid(self) -> tuple[dict[Kind, Array], dict[Kind, Array]]:
+        """Drops by kind: under the claim's removal on gate items, and under a random one on the few.
+
+        Where the mean is left the random one is that of g2; else the hardest of all that were run on gate items, or
+        where runs are dear of those from the mark on.
         """
-        others, cuts = KINDS[1:], [cut for cut, _ in hardest]
+        others, cuts = KINDS[1:], [cut for cut, _ in self.controls[0 if self.cheap else self.mark :]]
         if self.few is self.items:
             both = self.drops(self.items, [self.removal, *cuts], others).reshape(len(others), 1 + len(cuts), -1)
             mine, theirs = both[:, 0], both[:, 1:]
         else:
             mine = self.drops(self.items, [self.removal], others)
             theirs = self.drops(self.few, cuts, others).reshape(len(others), len(cuts), -1)
-        by_mean = np.stack([drop for _, drop in hardest])
-        worst = [max(drops, key=lambda drop: drop.mean()) for drops in (by_mean, *theirs)]
-        return dict(zip(KINDS, (self.claimed, *mine), strict=True)), dict(zip(KINDS, worst, strict=True))
+        worst = [max(drops, key=lambda drop: drop.mean()) for drops in theirs]
+        known = self.controls[self.mark][1]
+        return dict(zip(KINDS, (self.claimed, *mine), strict=True)), dict(zip(KINDS, (known, *worst), strict=True))
 
     # ---- what else
 
@@ -317,8 +324,9 @@ class Bench:
         few = self.dev_few
         drops = self._held_out_drops() if self._fitted_here else self.drop(few, self.removal)
         if not isinstance(self.matched, NotRun):
-            against_this = self.drop(few, self.screened[0][min(self.rank, len(self.screened[0])) - 1])
-            drops = drops - (against_this if against_this.mean() > 0 else 0.0)
+            control, known = self.screened[0][min(self.rank, len(self.screened[0])) - 1]
+            theirs = known if self.cheap else self.drop(few, control)
+            drops = drops - (theirs if theirs.mean() > 0 else 0.0)
         found = Resampler(few.rows.clusters, self.seed, draws=1_000).mean(drops)
         pool = self.claim.on.gate
         each = pool.n / pool.n_clusters
@@ -501,8 +509,7 @@ def matched_removal(bench: Bench, spec: GateSpec) -> GateResult:
     if isinstance(matched, NotRun):
         return not_run(spec, matched.reason)
     found = bench.screened[1]
-    place = min(bench.rank, len(bench.controls)) - 1
-    control = bench.controls[place][1]
+    control = bench.controls[bench.mark][1]
     name = f"random removal at the {1 - TAIL:.0%} mark"
     low, high = (float(q) for q in np.quantile(found, [0.05, 0.95]))
     typical = Estimate(float(found.mean()), low, high, len(bench.small(SCREEN).rows), len(found))
@@ -717,7 +724,7 @@ def ablation_grid(bench: Bench, spec: GateSpec) -> GateResult:
     """g5: excess over the hardest random removals whether mean, another input's value or zero is left."""
     if isinstance(bench.matched, NotRun):
         return not_run(spec, bench.matched.reason)
-    mine, theirs = bench.grid(bench.controls[min(bench.rank, len(bench.controls)) - 1 :][:3])
+    mine, theirs = bench.grid
     columns = {kind: _beyond_control(bench, mine[kind], theirs[kind]) for kind in KINDS}
     listed = [
         Control(f"random removal, {k}", bench.few_draws.mean(theirs[k]), f"the claim: {mine[k].mean():.2f}")

@@ -40,7 +40,7 @@ from veriscope.trials.doses import (
     Words,
     against_tokens,
     budget_use,
-    choose_dose,
+    choose_doses,
     repetition,
     worst_use,
 )
@@ -53,7 +53,8 @@ from veriscope.trials.statistics import Array, Resampler, spread_of
 GATE_PROMPTS = 300
 DEV_PROMPTS = 96  # for gradients and power
 CONTROL_PROMPTS = 120  # gate prompts that controls and rivals are scored on, beside the claim on the same ones
-SEARCH_PROMPTS = 16  # dev prompts on which the controls that look strongest are really run
+FINALISTS = 4  # of each family of controls, the strongest on dev, that are scored on the gate pool
+SEARCH_PROMPTS = 32  # dev prompts on which the controls that look strongest are really run
 RIVAL_PROMPTS = 48  # dev prompts that simple controls are tuned on
 RIVAL_TEXTS = 24  # neutral texts on which simple controls keep to the budget, by their mean cost
 WRITTEN_TEXTS = 256  # neutral texts that the subject writes itself where none are given; half choose, half judge
@@ -127,11 +128,11 @@ class Bench:
     @cached_property
     def dose(self) -> Dose:
         """The working dose, chosen on dev and frozen before the gate pool is opened."""
-        return self.chosen_dose(self.unit)
+        return self.chosen_doses([self.unit])[0]
 
-    def chosen_dose(self, vector: Float[Tensor, "width"], quick: bool = False) -> Dose:
-        """The dose of any vector, the claim's or a control's, by one rule on the same texts."""
-        return choose_dose(self.neutral[0], vector, self.doses, later=len(self.neutral[1].texts), quick=quick)
+    def chosen_doses(self, vectors: Sequence[Float[Tensor, "width"]], quick: bool = False) -> list[Dose]:
+        """The doses of any vectors, the claim's or a control's, by one rule on the same texts."""
+        return choose_doses(self.neutral[0], vectors, self.doses, later=len(self.neutral[1].texts), quick=quick)
 
     @property
     def working(self) -> Float[Tensor, "width"]:
@@ -242,21 +243,18 @@ class Bench:
         return self.steering.gradient(self.dev_prompts).mean(0)
 
     @cached_property
-    def base_logits(self) -> Float[Tensor, "item vocab"]:
-        return self.steering.logits(self.gate_prompts.sample.texts)
-
-    @cached_property
-    def steered_logits(self) -> Float[Tensor, "item vocab"]:
-        return self.steering.logits(self.gate_prompts.sample.texts, self.working)
+    def both_logits(self) -> tuple[Float[Tensor, "item vocab"], Float[Tensor, "item vocab"]]:
+        """Logits behind the gate prompts, as they are and at the working dose."""
+        return self.steering.beside(self.gate_prompts.sample.texts, self.working)
 
     @cached_property
     def base(self) -> Array:
-        return as_array(self.gate_prompts.words.propensity(self.base_logits))
+        return as_array(self.gate_prompts.words.propensity(self.both_logits[0]))
 
     @cached_property
     def effect(self) -> Array:
         """Change of each gate prompt's propensity at the working dose, in logits."""
-        return as_array(self.gate_prompts.words.propensity(self.steered_logits)) - self.base
+        return as_array(self.gate_prompts.words.propensity(self.both_logits[1])) - self.base
 
     @cached_property
     def rungs(self) -> tuple[float, ...]:
@@ -271,10 +269,9 @@ class Bench:
     @cached_property
     def curve(self) -> Float[np.ndarray, "item rung"]:
         """Change of each gate prompt's propensity at each rung."""
-        columns = [np.zeros_like(self.base)]
-        for dose in self.rungs[1:-1]:
-            columns.append(as_array(self.steering.propensity(self.gate_prompts, self.unit * dose)) - self.base)
-        return np.stack([*columns, self.effect], 1)
+        between = [self.unit * dose for dose in self.rungs[1:-1]]
+        moved = as_array(self.steering.shifts(self.gate_prompts, between)) if between else ()
+        return np.stack([np.zeros_like(self.base), *moved, self.effect], 1)
 
     @cached_property
     def slopes(self) -> Array:
@@ -294,11 +291,10 @@ class Bench:
         the pool has more clusters than that the estimate counts for fewer clusters than it has.
         """
         prompts = self.dev_prompts
-        effect = self.steering.propensity(prompts, self._held_out_vectors(prompts) * self.dose.value)
-        effect = effect - self.steering.propensity(prompts)
         best = max(self.controls, key=lambda c: c.on_dev)
-        control = self.steering.shifts(prompts, (best.vector * best.dose.value)[None])[0]
-        excess = as_array(effect - (control if best.on_dev > 0 else torch.zeros_like(control)))
+        vectors = [self._held_out_vectors(prompts) * self.dose.value, best.vector * best.dose.value]
+        effect, control = as_array(self.steering.shifts(prompts, vectors))
+        excess = effect - (control if best.on_dev > 0 else 0.0)
         typical = float(np.median(np.abs(excess)))
         excess = excess * min(1.0, self.claim.smallest_effect / max(typical, 1e-9))
         found = Resampler(tuple(prompts.sample.clusters), self.seed, draws=1_000).mean(excess)
@@ -341,7 +337,7 @@ def _ids(subject: Subject, texts: Sequence[str], words: Sequence[Sequence[str]])
 
 @dataclass(frozen=True)
 class RandomEdit:
-    """The strongest edit of one family of controls: found on dev, with a dose chosen as the claim's was."""
+    """One of the strongest edits of a family of controls: found on dev, with a dose chosen as the claim's was."""
 
     family: str
     vector: Float[Tensor, "width"]
@@ -429,35 +425,38 @@ def _maker(bench: Bench) -> Maker | NotRun:
 
 
 def strongest_edits(bench: Bench) -> tuple[RandomEdit, ...]:
-    """Of each family of controls the edit that does most on dev.
+    """Of each family of controls the edits that do most on dev.
 
     All members are ranked by their effect to first order, either sign; the best few and some taken blindly are then
     really run on dev prompts at the claim's working dose. Gaussian vectors have the claim's length and the best of them
-    choose their dose as the claim did. Vectors made from labels come in natural units, as the claim's does, and are
-    used at its dose: at a dose of their own they would only be stretched to its length again.
+    choose their dose as the claim did; several, since the strongest at one dose need not be so within a budget. Vectors
+    made from labels come in natural units, as the claim's does, and are used at its dose: at a dose of their own they
+    would only be stretched to its length again.
     """
     prompts = bench.dev_prompts.spread(SEARCH_PROMPTS, bench.seed + 1)
-    found = [_best_gaussian(bench, prompts)]
+    found = _gaussian(bench, prompts)
     for family, (vectors, note) in {"shuffled-label": _shuffled(bench), "other-concept": _other(bench)}.items():
         if len(vectors):
-            short = _shortlist(bench, vectors, best=3, blind=1)
+            short = _shortlist(bench, vectors, best=8, blind=2)
             moved = bench.steering.shifts(prompts, short * bench.dose.value).mean(1)
-            best = int(moved.argmax())
             detail = f"best of {len(vectors)} {note} ({len(short)} run on dev), at the claim's dose"
-            found.append(RandomEdit(f"{family} vector", short[best], bench.dose, float(moved[best]), detail))
+            for place in moved.argsort(descending=True)[:FINALISTS].tolist():
+                found.append(RandomEdit(f"{family} vector", short[place], bench.dose, float(moved[place]), detail))
     return tuple(found)
 
 
-def _best_gaussian(bench: Bench, prompts: Prompts) -> RandomEdit:
+def _gaussian(bench: Bench, prompts: Prompts) -> list[RandomEdit]:
     vectors, note = _random(bench)
-    short = _shortlist(bench, vectors, best=6, blind=2)
+    short = _shortlist(bench, vectors, best=16, blind=4)
     moved = bench.steering.shifts(prompts, short * bench.dose.value).mean(1)
-    finalists = short[moved.argsort(descending=True)[:2]]
-    doses = [bench.chosen_dose(vector, quick=True) for vector in finalists]
-    own = bench.steering.shifts(prompts, finalists * torch.tensor([d.value for d in doses])[:, None]).mean(1)
-    best = int(own.argmax())
-    detail = f"best of {len(vectors)} {note} ({len(short)} run on dev), at its own dose {doses[best].value:g}"
-    return RandomEdit("random vector", finalists[best], doses[best], float(own[best]), detail)
+    finalists = list(short[moved.argsort(descending=True)[:FINALISTS]])
+    doses = bench.chosen_doses(finalists, quick=True)
+    own = bench.steering.shifts(prompts, [v * d.value for v, d in zip(finalists, doses, strict=True)]).mean(1)
+    detail = f"best of {len(vectors)} {note} ({len(short)} run on dev), at its own dose"
+    return [
+        RandomEdit("random vector", vector, dose, moved, f"{detail} {dose.value:g}")
+        for vector, dose, moved in zip(finalists, doses, own.tolist(), strict=True)
+    ]
 
 
 def _shortlist(
@@ -554,8 +553,7 @@ def _pushed(
 ) -> GateResult:  # fmt: skip
     """The most that a push along given slopes does, at any of the lengths."""
     unit = slopes / slopes.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    base = bench.steering.propensity(prompts)
-    moved = torch.stack([bench.steering.propensity(prompts, unit * length) - base for length in lengths])
+    moved = bench.steering.shifts(prompts, [unit * length for length in lengths])
     best = as_array(moved[int(moved.mean(1).argmax())])
     return judge(spec, draws.mean(best), series={"length": tuple(lengths), "value": _means(moved)}, note=note)
 
@@ -612,14 +610,16 @@ def _curves(bench: Bench) -> dict[str, tuple[float, ...]]:
 
 
 def random_edits(bench: Bench, spec: GateSpec) -> GateResult:
-    """g2: the excess over the strongest random, shuffled-label or other-concept vector, each chosen on dev."""
-    few = bench.gate_prompts.take(bench.few)
-    doses = torch.stack([c.vector * c.dose.value for c in bench.controls])
-    moved = bench.steering.shifts(few, doses)
-    scores = {c.family: as_array(m) for c, m in zip(bench.controls, moved, strict=True)}
+    """g2: the excess over the strongest random, shuffled-label or other-concept vector of those that dev put first."""
+    few, controls = bench.gate_prompts.take(bench.few), bench.controls
+    moved = as_array(bench.steering.shifts(few, [c.vector * c.dose.value for c in controls]))
+    best: dict[str, int] = {}
+    for n in np.argsort(-moved.mean(1), kind="stable").tolist():
+        best.setdefault(controls[n].family, n)
+    scores = {family: moved[n] for family, n in best.items()}
     maker = Maker.of(bench)
     missing = [maker.reason] if isinstance(maker, NotRun) else []
-    note = "; ".join([f"{c.family}: {c.note}" for c in bench.controls] + missing)
+    note = "; ".join([f"{family}: {controls[n].note}" for family, n in best.items()] + missing)
     return against(spec, bench.effect[bench.few], scores, bench.few_draws, note=note)
 
 
@@ -631,8 +631,8 @@ def control_tokens(bench: Bench, spec: GateSpec) -> GateResult:
     """
     words, clusters = bench.gate_prompts.words, bench.gate_prompts.sample.clusters
     taken = torch.cat([words.target, words.foil], 1)
-    found = against_tokens(bench.base_logits, bench.steered_logits, words.target, taken)
-    foil = against_tokens(bench.base_logits, bench.steered_logits, words.foil, taken)
+    found = against_tokens(*bench.both_logits, words.target, taken)
+    foil = against_tokens(*bench.both_logits, words.foil, taken)
     risen, draws, left = as_array(_row_mean(found.change - found.control, words.target)), bench.draws, ""
     others = _without_first(bench, found.change - found.control, words.target)
     if isinstance(others, str):
@@ -670,7 +670,7 @@ def _without_first(bench: Bench, values: Tensor, ids: Tensor) -> tuple[Array, li
     if len(ids[ids >= 0].unique()) < 2:
         return "one word only, so a vector that just writes that word would pass (see d9)"
     dev = bench.dev_prompts
-    base, steered = bench.steering.logits(dev.sample.texts), bench.steering.logits(dev.sample.texts, bench.working)
+    base, steered = bench.steering.beside(dev.sample.texts, bench.working)
     moved = against_tokens(base, steered, dev.words.target, torch.cat([dev.words.target, dev.words.foil], 1))
     gain = (moved.change - moved.control)[dev.words.target >= 0]
     names = dev.words.target[dev.words.target >= 0]
@@ -733,7 +733,7 @@ def _own_answers(bench: Bench) -> Array | None:
         return None
     words = Words(_ids(bench.subject, sample.texts, [(a,) for a in sample.answers]),
                   _ids(bench.subject, sample.texts, [(f,) for f in sample.foils]))  # fmt: skip
-    before, after = (as_array((words.propensity(x) > 0).double()) for x in (bench.base_logits, bench.steered_logits))
+    before, after = (as_array((words.propensity(x) > 0).double()) for x in bench.both_logits)
     return before - after
 
 
@@ -757,7 +757,7 @@ def simple_control(bench: Bench, spec: GateSpec) -> GateResult:
     if not scores:
         return not_run(spec, "; ".join(notes) or "no simple control could be run", applies=spec.role == "gate")
     words = bench.gate_prompts.words
-    mine = as_array((_first(words).propensity(bench.steered_logits) > 0).double())[bench.few]
+    mine = as_array((_first(words).propensity(bench.both_logits[1]) > 0).double())[bench.few]
     series = {"parity margin": (0.05,)}
     if not mine.any() and not any(s.any() for s in scores.values()):
         return not_run(spec, "neither the vector nor any simple control makes the target win on any prompt within the "
@@ -882,8 +882,8 @@ def _on_neutral(bench: Bench) -> float | None:
         return None
     texts = bench.neutral[1].texts[:24]
     words = bench.gate_prompts.words.take([0] * len(texts))
-    shift = bench.steering.logits(texts, bench.working) - bench.steering.logits(texts)
-    return float(words.propensity(shift).mean() / bench.effect.mean())
+    plain, steered = bench.steering.beside(texts, bench.working)
+    return float(words.propensity(steered - plain).mean() / bench.effect.mean())
 
 
 def _cosine(bench: Bench) -> float | None:
