@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from veriscope.claims.mediates import BATTERY, Mediates
 from veriscope.errors import MissingField, UserError
@@ -23,20 +24,21 @@ from veriscope.examples import Examples, Sample, examples
 from veriscope.findings import Reading
 from veriscope.ledger import Ledger, use
 from veriscope.methods import MeanDifference
-from veriscope.subjects import Subject, WordReader, load
+from veriscope.subjects import SetTo, Subject, WordReader, load
 from veriscope.trials.decide import decide
 from veriscope.trials.evidence import Verdict
 from veriscope.trials.interchange import (
     Pairs,
     balanced_rows,
     check_tokens,
+    hits_among,
     independent_labels,
     readable_part,
     readable_span,
     thin,
 )
 from veriscope.trials.judge import Effort
-from veriscope.trials.mediates import Bench, rivals_of
+from veriscope.trials.mediates import PLAIN, REPLAYED, Bench, rivals_of, strongest_on_dev
 from veriscope.trials.trial import trial
 
 D, TEMPLATES, NOUNS, NOISE, FILLERS = 32, 80, 24, 150, 60
@@ -532,6 +534,50 @@ def test_swap_of_a_subspace_by_hand(data: Examples) -> None:
     assert torch.allclose(pairs.swapped(None), pairs.source_acts)
     head = pairs.subject.module.head.weight.detach()  # the head is linear, so slopes are its rows
     assert torch.allclose(pairs.gradients(values), head[pairs.expected] - head[pairs.answer], atol=1e-4)
+
+
+def tiny_gpt2() -> Subject:
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=len(VOCAB), n_positions=16, n_embd=D, n_layer=3, n_head=4, initializer_range=0.3)
+    return load(GPT2LMHeadModel(config).eval(), tokenizer=WordReader(VOCAB), name="tiny")
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_swaps_and_pushes_replayed_together_are_what_a_run_of_each_gives(data: Examples, reverse: bool) -> None:
+    pairs = Pairs(tiny_gpt2(), data.dev.take(range(6)), "blocks.1.resid_post", 2)
+    ids = torch.arange(len(VOCAB))
+    bases = [axes()[:, :3], None, axes()[:, :0]]
+
+    together = pairs.many(bases, ids)
+    effects = pairs.effects(bases)
+    pushes = pairs.shifts([SetTo(pairs.swapped(axes()[:, :5], reverse)), SetTo(pairs.base_acts)], reverse)
+
+    set_to = [pairs.set_to(pairs.swapped(basis)) for basis in bases]
+    assert torch.allclose(together, torch.stack(set_to), atol=1e-5)
+    assert torch.allclose(pairs.many(bases[:1], ids[3:5]), together[:1, :, 3:5], atol=1e-5)  # one alone is run plainly
+    assert torch.allclose(effects, torch.stack([pairs.preference(x) for x in set_to]) - pairs.wanted, atol=1e-5)
+    assert effects[0].abs().mean() > 1e-2 and effects[2].abs().max() < 1e-6
+    clean = (pairs.source if reverse else pairs.base).logits
+    there = pairs.preference(pairs.set_to(pairs.swapped(axes()[:, :5], reverse), reverse)) - pairs.preference(clean)
+    assert torch.allclose(pushes[0], there, atol=1e-5)
+
+
+def test_controls_are_searched_more_widely_where_edits_are_replayed(data: Examples) -> None:
+    benches = []
+    for who, site in ((tiny_gpt2(), "blocks.1.resid_post"), (open_net(Net(along(axes()[:, 0]), {})), "residual")):
+        with use(Ledger.in_memory()):
+            claim = Mediates(MeanDifference(site=site).fit(who, data.dev), of="z", on=data)
+        benches.append(Bench(claim, who, data.dev, effort=QUICK))
+    replayed = benches[0]
+    bases = [axes(seed)[:, :4] for seed in range(20)]
+
+    found = {bench.search: strongest_on_dev(bench, bases) for bench in benches}
+
+    assert [len(strongest) for strongest in (found[REPLAYED], found[PLAIN])] == [5, 1]
+    pairs, ids = replayed.screen(REPLAYED.pairs), replayed.dev_candidates
+    of_all = hits_among(pairs, pairs.many(bases, ids), ids).mean(1)
+    of_found = hits_among(pairs, pairs.many(found[REPLAYED], ids), ids).mean(1)
+    assert of_found.tolist() == sorted(of_all, reverse=True)[:5] and of_all.max() > of_all.min()
 
 
 def test_redrawn_labels_tell_nothing_about_the_true_ones() -> None:

@@ -395,9 +395,9 @@ def tiny_gpt2() -> Subject:
 
 
 @pytest.mark.parametrize("with_foils", [True, False])
-@pytest.mark.parametrize("at", ["last", "all"])
+@pytest.mark.parametrize("at", ["last", "all", torch.tensor([1, 3, 0])], ids=["last", "all", "each its own"])
 def test_many_removals_at_once_give_what_a_whole_run_of_each_gives(
-    at: str, with_foils: bool, monkeypatch: pytest.MonkeyPatch
+    at: str | torch.Tensor, with_foils: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     who = tiny_gpt2()
     texts = ("a1 b2 n3", "a7 n1 n2 n3 b4", "n5 a9")
@@ -407,7 +407,7 @@ def test_many_removals_at_once_give_what_a_whole_run_of_each_gives(
     cut = Subspace("blocks.1.resid_post", basis, basis.T, torch.ones(32))
     given = run_intact(who, some, cut.sites).acts
     runs = [(), *(cut.edits(kind, at, given) for kind in KINDS)]
-    monkeypatch.setattr(removal, "AT_ONCE", 2 * 3 * len(VOCAB))  # two runs of three rows at a time
+    monkeypatch.setattr(removal, "AT_ONCE", 2 * 4 * len(VOCAB))  # two rows of four runs at a time
 
     few, whole = gaps(who, some, runs), behaves(who, some, runs)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from veriscope.trials.doses import NATS, Neutral, Steering, Words, against_token
 from veriscope.trials.evidence import Verdict, from_plain, to_plain
 from veriscope.trials.judge import Effort
 from veriscope.trials.statistics import Resampler
-from veriscope.trials.steers import Bench, writer
+from veriscope.trials.steers import FINALISTS, Bench, random_edits, writer
 from veriscope.trials.trial import trial
 
 FILLERS = [f"w{i}" for i in range(60)]
@@ -415,6 +416,22 @@ def test_many_vectors_at_once_give_what_each_gives_alone(subject, data):
     plain = [prompts.words.propensity(x) - prompts.words.propensity(logits[0]) for x in logits[1:]]
     assert torch.allclose(together, torch.stack(plain), atol=1e-5) and together.abs().mean() > 0.1
     assert torch.allclose(base, logits[0], atol=1e-5) and torch.allclose(steered, logits[3], atol=1e-5)
+
+
+def test_several_of_the_strongest_edits_of_each_family_reach_the_gate(subject, data):
+    bench = Bench(claim(along(subject, data, mood=2.0), data), subject, data.dev, effort=Effort(draws=6, random=20))
+    bench.gate = data.gate.open(by="test", ledger=Ledger.in_memory())
+    spec = next(s for s in bench.claim.battery if s.gate == "g2")
+
+    result = random_edits(bench, spec)
+
+    families = Counter(control.family for control in bench.controls)
+    assert families["random vector"] == families["shuffled-label vector"] == FINALISTS
+    few = bench.gate_prompts.take(bench.few)
+    moved = bench.steering.shifts(few, [c.vector * c.dose.value for c in bench.controls]).mean(1)
+    most = {f: max(float(m) for c, m in zip(bench.controls, moved, strict=True) if c.family == f) for f in families}
+    listed = {control.name: control.estimate.value for control in result.controls}
+    assert listed == pytest.approx({family: max(value, 0.0) for family, value in most.items()}, abs=1e-5)
 
 
 def test_the_gradient_is_the_slope_at_dose_zero(subject, data):

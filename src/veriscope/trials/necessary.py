@@ -704,8 +704,8 @@ def _cut_everywhere(bench: Bench, texts: Sequence[str], asked: _Asked) -> list[l
 
 def _cut_before(bench: Bench, texts: Sequence[str], asked: _Asked) -> list[list[float]]:
     """The same with the removal just before each token: the first of every text in one edited run, the second ..."""
-    most = max(map(len, asked), default=0)
-    step, out = max(1, AT_ONCE // (most * (bench.subject.vocab_size or 1) or 1)), []
+    most = max(map(len, asked), default=1)
+    step, out = max(1, AT_ONCE // (most * (bench.subject.vocab_size or 1))), []
     for start in range(0, len(texts), step):
         some = asked[start : start + step]
         filled = torch.tensor([[*mine, *[mine[-1]] * (most - len(mine))] for mine in some])

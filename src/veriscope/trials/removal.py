@@ -112,13 +112,28 @@ def behave(subject: Subject, rows: Rows, edits: Sequence[Edit] = ()) -> Scores:
 def behaves(subject: Subject, rows: Rows, runs: Sequence[Sequence[Edit]]) -> list[Scores]:
     """The behaviour of every row under each of several edited runs, replayed from one run of the rows.
 
-    Log-probabilities take the whole vocabulary, so only as many runs are swept together as may be held; `gaps` needs
+    Log-probabilities take the whole vocabulary, so only as many rows are swept together as may be held; `gaps` needs
     two logits of each.
     """
-    step, out = max(1, AT_ONCE // (len(rows) * (subject.vocab_size or 1))), []
-    for start in range(0, len(runs), step):
-        out += [rows.score(logits) for logits in subject.sweep(rows.texts, runs[start : start + step]).logits]
-    return out
+    step = max(1, AT_ONCE // (len(runs) * (subject.vocab_size or 1)))
+    parts: list[list[Scores]] = [[] for _ in runs]
+    for start in range(0, len(rows), step):
+        keep = torch.arange(start, min(start + step, len(rows)))
+        some = rows.take(keep.tolist())
+        swept = subject.sweep(some.texts, [[_of_rows(edit, keep) for edit in edits] for edits in runs])
+        for part, logits in zip(parts, swept.logits, strict=True):
+            part.append(some.score(logits))
+    return [Scores(np.concatenate([s.gap for s in p]), np.concatenate([s.logp for s in p])) for p in parts]
+
+
+def _of_rows(edit: Edit, keep: Int[Tensor, "row"]) -> Edit:
+    """A removal's edit for some of the rows; what it adds or puts in has one value for each row."""
+    how = edit.how
+    if isinstance(how, Add) and isinstance(how.vector, Tensor):
+        how = Add(how.vector[keep])
+    elif isinstance(how, Resample):
+        how = Resample(how.values[keep])
+    return dataclasses.replace(edit, how=how, at=edit.at[keep] if isinstance(edit.at, Tensor) else edit.at)
 
 
 def gaps(subject: Subject, rows: Rows, runs: Sequence[Sequence[Edit]]) -> Float[np.ndarray, "run example"]:
