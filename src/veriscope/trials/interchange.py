@@ -166,7 +166,7 @@ class Pairs:
         moved = found.logits - found.base
         return moved[..., 0] - moved[..., 1]
 
-    def effects(self, bases: Sequence[Float[Tensor, "d r"] | None]) -> Float[Tensor, "subspace pair"]:
+    def effects(self, bases: Sequence[Float[Tensor, "d _"] | None]) -> Float[Tensor, "subspace pair"]:
         """Change of B in logits when each subspace (None: the whole site) is swapped."""
         return self.shifts([Swap(self.source_acts, basis) for basis in bases])
 

@@ -453,7 +453,7 @@ def search_matched(bench: Bench, spec: GateSpec) -> GateResult:
     return against(spec, bench.few_hit, found, bench.few_draws, note=note)
 
 
-def strongest_on_dev(bench: Bench, bases: Sequence[Float[Tensor, "d _"]]) -> list[Float[Tensor, "d r"]]:
+def strongest_on_dev(bench: Bench, bases: Sequence[Float[Tensor, "d _"]]) -> list[Float[Tensor, "d _"]]:
     """The subspaces with the highest IIA on dev pairs; ties go to the larger change of B.
 
     Only those are run that come first by the gradients of B (attribution patching, Nanda 2023): the mean slope between
