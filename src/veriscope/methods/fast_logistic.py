@@ -23,7 +23,7 @@ TOLERANCE = 1e-9  # of the objective: how far above its minimum a fit may be
 MOST_STEPS = 200
 PAIRS = 8  # of steps and gradient changes that L-BFGS remembers
 LINE_STEPS = 20
-PATIENCE = 8  # steps without a smaller gradient, after which rounding is all that is left to gain
+PATIENCE = 8  # steps that don't lower the gap by a fifth, after which rounding is all that is left to gain
 PACE_STEPS = 6  # by which the pace is judged
 WORTH = (10, 40)  # steps that a shared stand-in for the Hessian costs when it is rebuilt, and one for each fit
 MOST_FACTORS = 100_000_000  # numbers in the stand-ins of all fits: bounds memory to some hundred MiB
@@ -212,10 +212,14 @@ class Problem:
         """Some of the fits."""
         return Problem(self.features, self.target[which], self.rows[which], self.scale[which], self.penalty)
 
+    @cached_property
+    def count(self) -> Float[Tensor, "fit"]:
+        """Rows of each fit."""
+        return self.rows.sum(1).clamp_min(1)
+
     def prior(self) -> Float[Tensor, "fit k d_plus_1"]:
         """The point that gives every example the class frequencies of the fit's rows."""
-        count = self.rows.sum(1, keepdim=True).clamp_min(1)
-        share = (torch.einsum("fke,fe->fk", self.target, self.rows) / count).clamp(1e-6, 1 - 1e-6)
+        share = (torch.einsum("fke,fe->fk", self.target, self.rows) / self.count[:, None]).clamp(1e-6, 1 - 1e-6)
         point = share.new_zeros(*share.shape, self.scale.shape[1] + 1)
         point[..., -1] = share.logit() if share.shape[1] == 1 else share.log()
         return point
@@ -279,6 +283,7 @@ def solve(
 
     What float32 can't bring there goes on in float64, at last with the Hessian of each fit.
     """
+    # steps aim lower than is asked for, as setting the intercepts moves the gradient a little
     near, exact = problem.to(torch.float32), problem.to(torch.float64)
     start = problem.prior() if start is None else start
     point, steps = descend(near, start.float(), tolerance=tolerance / 4, most_steps=most_steps)
@@ -287,7 +292,7 @@ def solve(
     short = (gap > tolerance * objective).nonzero()[:, 0]
     if len(short):
         part = exact.take(short)
-        found, more = descend(part, point[short], tolerance=tolerance, most_steps=most_steps)
+        found, more = descend(part, point[short], tolerance=tolerance / 4, most_steps=most_steps)
         point[short], objective[short], gap[short] = certify(part, found)
         steps += more
     short = gap > tolerance * objective
@@ -315,7 +320,7 @@ def certify(
     for _ in range(INTERCEPT_STEPS):
         p = _probability(logits)
         slope = torch.einsum("fke,fe->fk", p - problem.target, problem.rows)
-        if float(slope.abs().amax()) <= 1e-12 * float(problem.rows.sum(1).amax()):
+        if float(slope.abs().amax()) <= 1e-12 * float(problem.count.amax()):
             break
         weighted = p * problem.rows[:, None]
         bend = torch.diag_embed(weighted.sum(2)) - weighted @ p.transpose(1, 2)
@@ -328,7 +333,9 @@ def certify(
 
 
 def _gap(problem: Problem, gradient: Float[Tensor, "fit k d_plus_1"]) -> Float[Tensor, "fit"]:
-    return gradient[..., :-1].square().sum((1, 2), dtype=torch.float64) / (2 * problem.penalty)
+    """The duality gap where the intercepts are right, and about what it costs where they are not yet."""
+    square = gradient.square().to(torch.float64)
+    return square[..., :-1].sum((1, 2)) / (2 * problem.penalty) + 2 * square[..., -1].sum(1) / problem.count
 
 
 # ---- the steps --------------------------------------------------------------------------------------------------
@@ -376,13 +383,18 @@ class _Metric:
     factor: Float[Tensor, "one_or_column r r"]
     mass: Float[Tensor, "one_or_column"]
     penalty: float
+    inverse: Float[Tensor, "r r"] | None = None  # of a shared one, where so many columns are solved that it pays
 
     @classmethod
-    def shared(cls, span: Span, penalty: float, curvature: Float[Tensor, "example"], weighted: bool) -> _Metric:
+    def shared(
+        cls, span: Span, penalty: float, curvature: Float[Tensor, "column example"], *, weighted: bool
+    ) -> _Metric:
         """From the second moments of all examples times the total curvature; `weighted`, each by its own curvature."""
-        mass = curvature.sum()
-        gram = span.weighted(curvature) if weighted else span.gram * mass.to(span.gram)
-        return cls(span.basis, _factor(gram, penalty)[None], mass[None], penalty)
+        mean = curvature.mean(0)
+        gram = span.weighted(mean) if weighted else span.gram * mean.sum().to(span.gram)
+        factor = _factor(gram, penalty)
+        inverse = torch.cholesky_inverse(factor) if 8 * len(curvature) > len(gram) else None
+        return cls(span.basis, factor[None], mean.sum()[None], penalty, inverse)
 
     @classmethod
     def own(cls, span: Span, penalty: float, curvature: Float[Tensor, "column example"]) -> _Metric:
@@ -402,12 +414,15 @@ class _Metric:
         """The inverse times the gradient."""
         g = gradient[:, :-1].to(self.factor)
         inside = g if self.basis is None else g @ self.basis.to(g)
-        if len(self.factor) == 1:
+        if self.inverse is not None:
+            moved = inside @ self.inverse
+        elif len(self.factor) == 1:
             moved = torch.cholesky_solve(inside.T, self.factor[0]).T
         else:
             moved = torch.cholesky_solve(inside[..., None], self.factor)[..., 0]
         if self.basis is not None:
-            moved = (moved - inside / self.penalty) @ self.basis.to(g).T + g / self.penalty
+            basis = self.basis.to(g)
+            moved = moved @ basis.T + (g - inside @ basis.T) / self.penalty
         return torch.cat([moved.to(gradient), gradient[:, -1:] / self.mass.to(gradient)[:, None]], 1)
 
 
@@ -438,8 +453,10 @@ def descend(
     metric, pace = here.metric(0), _Pace()
     for step in range(most_steps):
         gap = _gap(here.problem, here.gradient)
-        idle, best = torch.where(gap < best, 0, idle + 1), torch.minimum(gap, best)
-        going = ~here.within(gap, tolerance) & (idle < PATIENCE)
+        gained = gap < 0.8 * best
+        idle, best = torch.where(gained, 0, idle + 1), torch.where(gained, gap, best)
+        hopeful = pace.level < 2 and here.point.dtype == torch.float64  # a better stand-in is yet to come
+        going = ~here.within(gap, tolerance) & ((idle < PATIENCE) | hopeful)
         if not bool(going.all()):
             answer[live] = here.point
             if not bool(going.any()):
@@ -449,6 +466,7 @@ def descend(
         pace = pace.after(float((gap / here.objective).amax().log()) - math.log(tolerance))
         if pace.slow:
             pace = _Pace(pace.level + 1)
+            idle = torch.zeros_like(idle) if pace.level <= 2 else idle
             metric = here.metric(pace.level)
         elif pace.level == 0 and not 0.6 < float(here.curvature().mean(0).sum() / metric.mass) < 1.7:
             metric = here.metric(0)
@@ -502,10 +520,12 @@ class _Walk:
         )  # fmt: skip
 
     def within(self, gap: Float[Tensor, "fit"], tolerance: float) -> Bool[Tensor, "fit"]:
-        """Which fits have arrived. The objective is reckoned only where the last known one, a larger, says so."""
+        """Which fits have arrived. The objective is reckoned only where the one at the start, a larger, says so."""
         arrived = gap <= tolerance * self.objective
         if bool(arrived.any()):
-            arrived = gap <= tolerance * self.problem.objective(self.point, self.logits)
+            which = arrived.nonzero()[:, 0]
+            now = self.problem.take(which).objective(self.point[which], self.logits[which])
+            arrived[which] = gap[which] <= tolerance * now
         return arrived
 
     def curvature(self) -> Float[Tensor, "column example"]:
@@ -519,7 +539,7 @@ class _Walk:
             if curvature.dtype == torch.float64:
                 span = Span.of(self.problem.features.exact())
             return _Metric.own(span, penalty, curvature)
-        return _Metric.shared(span, penalty, curvature.mean(0), weighted=level > 0)
+        return _Metric.shared(span, penalty, curvature, weighted=level > 0)
 
     def onward(self, metric: _Metric) -> _Walk:
         """One step."""

@@ -19,7 +19,7 @@ from veriscope.methods.fast_logistic import Features, Problem, descend, solve
 from veriscope.methods.linear import Linear, fit_reading
 from veriscope.subjects import Subject
 
-ROUGH = 1e-5  # of the objective: how far above its minimum a fit may be that is only compared with others
+ROUGH = 1e-4  # of the objective: how far above its minimum a fit may be that is only compared with others
 CHUNK = 6_000_000  # logits held at a time: bounds memory to some hundred MiB
 
 
