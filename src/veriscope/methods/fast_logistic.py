@@ -287,19 +287,19 @@ def solve(
     near, exact = problem.to(torch.float32), problem.to(torch.float64)
     start = problem.prior() if start is None else start
     point, steps = descend(near, start.float(), tolerance=tolerance / 4, most_steps=most_steps)
-    point, objective, gap = certify(exact, point.double())
-
-    short = (gap > tolerance * objective).nonzero()[:, 0]
+    lost = ~point.isfinite().all(2, keepdim=True).all(1, keepdim=True)
+    point, objective, gap = certify(exact, torch.where(lost, exact.prior(), point.double()))
+    short = (~(gap <= tolerance * objective)).nonzero()[:, 0]
     if len(short):
         part = exact.take(short)
         found, more = descend(part, point[short], tolerance=tolerance / 4, most_steps=most_steps)
         point[short], objective[short], gap[short] = certify(part, found)
         steps += more
-    short = gap > tolerance * objective
-    if bool(short.any()):
-        worst = float((gap / objective).amax())
+    missed = ~(gap <= tolerance * objective)
+    if bool(missed.any()):
+        worst = float((gap / objective)[missed].amax())
         warnings.warn(
-            f"{int(short.sum())} of {len(gap)} logistic fits may be {worst:.0e} of their objective above the minimum, "
+            f"{int(missed.sum())} of {len(gap)} logistic fits may be {worst:.0e} of their objective above the minimum, "
             f"{tolerance:.0e} was asked for; a larger penalty makes them easier",
             NotConverged,
             stacklevel=2,
@@ -329,7 +329,8 @@ def certify(
         logits = logits + move[..., None]
         point = torch.cat([point[..., :-1], point[..., -1:] + move[..., None]], -1)
     gradient = problem.gradient(point, _probability(logits))
-    return point, problem.objective(point, logits), _gap(problem, gradient)
+    unsettled = gradient[..., -1].abs().amax(1) > 1e-9 * problem.count  # then nothing is proven
+    return point, problem.objective(point, logits), _gap(problem, gradient).masked_fill(unsettled, torch.inf)
 
 
 def _gap(problem: Problem, gradient: Float[Tensor, "fit k d_plus_1"]) -> Float[Tensor, "fit"]:
