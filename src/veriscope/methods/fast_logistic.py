@@ -324,8 +324,11 @@ def certify(
             break
         weighted = p * problem.rows[:, None]
         bend = torch.diag_embed(weighted.sum(2)) - weighted @ p.transpose(1, 2)
-        bend = bend + 1e-12 * torch.eye(bend.shape[1]).to(bend)  # softmax intercepts may all move together
-        move = -torch.linalg.solve(bend, slope).clamp(-1, 1)
+        bend = bend + 1e-12 * torch.eye(bend.shape[1]).to(bend)
+        move = -torch.linalg.solve(bend, slope)
+        if move.shape[1] > 1:
+            move = move - move.mean(1, keepdim=True)  # the softmax does not see a common move
+        move = move.clamp(-1, 1)
         logits = logits + move[..., None]
         point = torch.cat([point[..., :-1], point[..., -1:] + move[..., None]], -1)
     gradient = problem.gradient(point, _probability(logits))

@@ -90,13 +90,13 @@ class LogisticProbe:
 def _problem(
     features: Features, codes: Int[Tensor, "task example"], train: Bool[Tensor, "task example"], n_classes: int
 ) -> Problem:
-    rows = train.float()
-    seen = torch.nn.functional.one_hot(codes, n_classes).float()
+    rows = train.double()
+    seen = torch.nn.functional.one_hot(codes, n_classes).double()
     # where a class has no training row its intercept would run off to infinity: soften those tasks' targets
     absent = torch.einsum("te,tec->tc", rows, seen).amin(1) == 0
     seen = torch.where(absent[:, None, None], 0.98 * seen + 0.02 / n_classes, seen)
     target = seen[..., 1:] if n_classes == 2 else seen
-    return Problem(features, target.transpose(1, 2).contiguous(), rows, _spread(features, train), 1.0)
+    return Problem(features, target.transpose(1, 2).contiguous(), rows, _spread(features, train).double(), 1.0)
 
 
 def _spread(features: Features, train: Bool[Tensor, "task example"]) -> Float[Tensor, "task d"]:
@@ -129,10 +129,10 @@ def _tuned(
 ) -> tuple[Int[Tensor, "task"], Float[Tensor, "task k d_plus_1"]]:
     """Which penalty does best in each task's cross-validation, and where its final fit should start."""
     if len(penalties) == 1:
-        return torch.zeros(len(tasks.rows), dtype=torch.long), tasks.prior().double()
+        return torch.zeros(len(tasks.rows), dtype=torch.long), tasks.prior()
     count, folds = len(tasks.rows), int(fold.max()) + 1
     held_out = torch.stack([fold == f for f in range(folds)])
-    everything = tasks.take(torch.arange(count).repeat_interleave(folds))
+    everything = tasks.to(torch.float32).take(torch.arange(count).repeat_interleave(folds))
     inside = everything.rows * ~held_out.repeat(count, 1)
     inner = dataclasses.replace(everything, rows=inside, scale=_spread(tasks.features, inside.bool()))
     point, losses, points = inner.prior(), [], []
