@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from veriscope.errors import BadSetting
 from veriscope.methods import LogisticProbe
+from veriscope.methods.fast_logistic import NotConverged
 
 
 def problem(
@@ -77,6 +79,20 @@ def test_features_that_do_not_vary_get_no_weight() -> None:
 
     assert found.weight[0, 2] == found.weight[0, 4] == 0
     assert bool(torch.isfinite(found.weight).all())
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 5])
+def test_a_class_without_training_rows_leaves_a_finite_proven_fit(classes: int) -> None:
+    acts, codes, train = problem(150, 200, classes, 1.0)
+    train = train & (codes != 0)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NotConverged)
+        found = LogisticProbe("x").weights(acts, codes[None], train[None], n_classes=classes)
+
+    assert bool(torch.isfinite(found.weight).all()) and float(found.bias.abs().max()) < 1e4
+    guess = found.score(acts)[0]
+    assert not bool(((guess[:, 0] < 0) if classes == 2 else (guess.argmax(1) == 0))[train].any())
 
 
 def test_settings_that_cannot_be_are_refused() -> None:
