@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from veriscope.exam.examine import examine, summary, table
+from veriscope.exam.examine import examine, rows, table
 from veriscope.exam.planting import FINAL, Bed, Planting
 
-__all__ = ["FINAL", "Bed", "Planting", "examine", "summary", "table"]
+__all__ = ["FINAL", "Bed", "Planting", "examine", "rows", "table"]

@@ -1,91 +1,153 @@
 """Put planted claims through the trials and count the verdicts.
 
-A planting is one claim with the truth about it. Each bed offers `plantings(claim_type, count, seed)`; each is
-built, fitted and tried the public way, in a ledger of its own.
+A planting is one claim with the truth about it (see `planting.py`). Each is built, fitted and tried the public way, in
+a ledger of its own; its outcome is kept with all its gates, so that a killed exam goes on, and so that counting,
+deciding again and drawing curves cost nothing.
 """
 
 from __future__ import annotations
 
-import pkgutil
+import os
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from veriscope.compute import Processes, Serial, map_resumable
+from veriscope.exam.attempt import Task, attempt
+from veriscope.exam.beds import TYPES, plantings
+from veriscope.exam.keep import Keep, Outcome, home, key_of
 from veriscope.exam.planting import Planting
-from veriscope.ledger import Ledger, use, versions
-from veriscope.trials.evidence import Verdict
 from veriscope.trials.statistics import clopper_pearson
 
 WORDS = ("SUPPORTED", "REFUTED", "INCONCLUSIVE", "CONDITIONAL", "UNDERDETERMINED", "INVALID")
+GRADES = ("F0", "F1", "F2", "F3", "T0", "T1x0.5", "T1x1", "T1x2", "T1x4", "T2")
+APART = 1_000_003  # between the engine seeds of one claim
+FLIPPED = 5  # claims of each kind that are tried again under other seeds of the engine
 
 
 def examine(
-    claim_type: str,
-    bed: str,
+    only: str | Sequence[str] = TYPES,
+    bed: str = "all",
     *,
     count: int = 60,
     seed: int = 0,
+    final: bool = False,
+    grade: str = "",
+    trap: str = "",
+    flips: int = 1,
     processes: int = 2,
+    keep: Path | None = None,
     told: Callable[[int, int], None] | None = None,
-) -> list[dict[str, Any]]:
-    """Try `count` planted claims of each kind.
+) -> list[Outcome]:
+    """Try `count` planted claims of each kind, or read back what was kept of them.
 
     Args:
+        only: Claim type or types.
+        bed: A bed of the zoo, "all" of them, or the import path of someone else's.
+        final: Final claims: other seeds and sizes than those that the verifier was developed on.
+        grade: Only claims of this grade.
+        trap: Only kinds with this text in their name.
+        flips: Seeds of the engine that the first few claims of each kind are tried under.
+        processes: Worker processes, one thread each; 1 works in this one.
+        keep: Folder of kept outcomes; the user's cache by default.
         told: Called with the number of claims done and that of all, for a progress bar.
 
     Returns:
-        One row a kind: {type, truth, grade, trap, n, supported, refuted, inconclusive, conditional,
-        underdetermined, invalid, seconds}.
+        Outcomes in the order of the plantings; those under further engine seeds come behind.
+
+    Raises:
+        UserError: No such bed or nothing planted; or a claim that the verifier refuses to try.
+        ItemFailed: A trial broke down. What was finished before is kept.
     """
-    plantings = pkgutil.resolve_name(f"veriscope.zoo.{bed}:plantings")(claim_type, count, seed)
-    done: list[tuple[str, float]] = []
-    with ExitStack() as stack:
-        pool = stack.enter_context(ProcessPoolExecutor(processes)) if processes > 1 else None
-        for result in pool.map(_try, plantings, chunksize=2) if pool is not None else map(_try, plantings):
-            done.append(result)
-            if told is not None:
-                told(len(done), len(plantings))
-    kinds = list(dict.fromkeys((p.truth, p.grade, p.trap) for p in plantings))
-    rows = []
-    for kind in kinds:
-        mine = [v for p, v in zip(plantings, done, strict=True) if (p.truth, p.grade, p.trap) == kind]
-        words = Counter(word for word, _ in mine)
-        rows.append(
+    types = (only,) if isinstance(only, str) else tuple(only)
+    planted = plantings(bed, types, count, seed, final, grade, trap)
+    tasks = tasks_of(planted, flips)
+    store, keys = Keep(keep or home()), {t.key for t in tasks}
+    done: dict[Hashable, Outcome] = {key: o for kind in types for key, o in store.find(kind, keys).items()}
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before the workers start: they inherit it
+    found = map_resumable(
+        attempt,
+        tasks,
+        key=lambda task: task.key,
+        done=done,
+        store=lambda _, outcome: store.add(outcome),
+        executor=Processes(processes) if processes > 1 else Serial(),
+        progress=told,
+    )
+    return [_labelled(outcome, task) for outcome, task in zip(found, tasks, strict=True)]
+
+
+def tasks_of(planted: Sequence[tuple[str, Planting]], flips: int = 1) -> list[Task]:
+    """The trials to be run: each planting once, then the first few of each kind under further seeds of the engine."""
+    tasks = [_task(bed, planting, 0) for bed, planting in planted]
+    met: Counter[Any] = Counter()
+    again = []
+    for bed, planting in planted:
+        kind = (bed, planting.claim_type, planting.truth, planting.grade, planting.trap)
+        met[kind] += 1
+        if met[kind] <= FLIPPED:
+            again += [_task(bed, planting, turn) for turn in range(1, flips)]
+    return tasks + again
+
+
+def _task(bed: str, planting: Planting, turn: int) -> Task:
+    engine_seed = int(dict(planting.settings).get("seed", 0)) + APART * turn
+    return Task(bed, planting, engine_seed, key_of(bed, planting, engine_seed), rivals=turn == 0)
+
+
+def _labelled(outcome: Outcome, task: Task) -> Outcome:
+    """The outcome under its planting's names of today: a trap may be renamed without being run again."""
+    p = task.planting
+    return replace(outcome, bed=task.bed, truth=p.truth, grade=p.grade, trap=p.trap)
+
+
+def first_turn(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """One outcome a claim: without those under further seeds of the engine."""
+    return [o for o in outcomes if o.engine_seed == o.seed]
+
+
+def rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Counts of verdicts, one row a kind.
+
+    Returns:
+        {type, truth, grade, trap, n, supported, refuted, inconclusive, conditional, underdetermined, invalid, bed,
+        seconds}, seconds being the mean CPU time of a trial.
+    """
+    kinds: dict[Any, list[Outcome]] = {}
+    for outcome in first_turn(outcomes):
+        kinds.setdefault(outcome.kind, []).append(outcome)
+    out = []
+    for (bed, claim_type, truth, grade, trap), mine in kinds.items():
+        words: Counter[str] = Counter(o.word for o in mine)
+        out.append(
             {
                 "type": claim_type,
-                "truth": kind[0],
-                "grade": kind[1],
-                "trap": kind[2],
+                "truth": truth,
+                "grade": grade,
+                "trap": trap,
                 "n": len(mine),
                 **{w.lower(): words.get(w, 0) for w in WORDS},
-                "seconds": round(sum(s for _, s in mine) / len(mine), 2),
+                "bed": bed,
+                "seconds": round(sum(o.cpu_seconds for o in mine) / len(mine), 2),
             }
         )
-    return rows
+    return sorted(out, key=lambda r: (r["type"], r["truth"], _rank(r["grade"])))
 
 
-def _try(planting: Planting) -> tuple[str, float]:
-    import torch
-
-    from veriscope.trials.trial import trial
-
-    torch.set_num_threads(1)
-    with use(Ledger.in_memory()) as ledger:
-        claim, subject = pkgutil.resolve_name(planting.build)(**dict(planting.settings))
-        verdict: Verdict = trial(claim, subject=subject, ledger=ledger, seed=dict(planting.settings).get("seed", 0))
-    return verdict.word, verdict.seconds
+def _rank(grade: str) -> int:
+    return GRADES.index(grade) if grade in GRADES else len(GRADES)
 
 
-def table(rows: Sequence[dict[str, Any]]) -> Table:
+def table(counted: Sequence[dict[str, Any]]) -> Table:
     """The rows for a terminal, with the exact 95% bound on the rate that matters for each truth."""
     out = Table(box=None, pad_edge=False)
-    for column in ("type", "truth", "grade", "kind", "n", *(w.lower() for w in WORDS), "95% bound", "s each"):
-        out.add_column(column, justify="left" if column in ("type", "truth", "kind") else "right")
-    for row in rows:
+    for column in ("type", "truth", "grade", "kind", "bed", "n", *(w.lower() for w in WORDS), "95% bound", "s each"):
+        out.add_column(column, justify="left" if column in ("type", "truth", "kind", "bed") else "right")
+    for row in counted:
         low, high = clopper_pearson(row["supported"], row["n"])
         bound = f">= {low:.0%} supported" if row["truth"] else f"<= {high:.1%} supported"
         out.add_row(
@@ -93,34 +155,10 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
             "true" if row["truth"] else "false",
             row["grade"],
             row["trap"],
+            row["bed"],
             str(row["n"]),
             *(str(row[w.lower()]) for w in WORDS),
             bound,
             f"{row['seconds']:.1f}",
         )
     return out
-
-
-def summary(rows: Sequence[dict[str, Any]], bed: str, date: str) -> dict[str, Any]:
-    """What a verdict of the type prints of its own battery, and the rows behind it: the package's result file.
-
-    Args:
-        rows: Of one claim type, as `examine` gives them.
-        bed: What the claims were planted in, in words.
-        date: When, as YYYY-MM-DD.
-    """
-    false = [r for r in rows if not r["truth"]]
-    twice = [r for r in rows if r["grade"] == "T1x2"]
-    supported, n = sum(r["supported"] for r in false), sum(r["n"] for r in false)
-    found = {
-        "bed": bed,
-        "date": date,
-        "false_supported": supported,
-        "false_n": n,
-        "false_bound": clopper_pearson(supported, n)[1],
-        "missed": sum(r["n"] - r["supported"] for r in twice),
-        "true_n": sum(r["n"] for r in twice),
-        "versions": versions(),
-        "rows": list(rows),
-    }
-    return {rows[0]["type"]: found}

@@ -1,30 +1,111 @@
-"""The verifier's own error rates, printed beside every verdict of a type (rule R14).
+"""What a verdict says about the verifier itself: its error rates on planted claims, and a stated confidence (rule R14).
 
-They come from the exam's result file in the package. Until the exam of a type has been run they are said not
-to be measured: never a number typed in by hand.
+Both come from the exam's result file in the package. Until the exam of a type has been run they are said not to be
+measured: never a number typed in by hand. Rates of the final exam are printed where there is one, and those of the
+development claims, said to be so, until then.
 """
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
 
+from veriscope.claims.battery import GateSpec
+from veriscope.trials.evidence import Estimate, GateResult
+from veriscope.trials.statistics import standard_error
+
+FARTHEST = 10.0  # standard errors: beyond this, distance from a margin says nothing more
+
 
 @cache
-def _exam() -> dict[str, Any]:
+def exam_results() -> dict[str, Any]:
+    """The result file of the package: for each claim type its parts, "dev" and "final"."""
     found = resources.files("veriscope").joinpath("exam", "results.json")
-    return json.loads(found.read_text()) if found.is_file() else {}
+    return json.loads(found.read_text(encoding="utf-8")) if found.is_file() else {}
 
 
-def error_rates(claim_type: str) -> str:
-    """One line for the verdict sentence."""
-    row = _exam().get(claim_type.split()[0])
-    if row is None:
+def error_rates(claim_type: str, battery: Sequence[GateSpec] = (), results: Sequence[GateResult] = ()) -> str:
+    """One line for the verdict sentence.
+
+    Args:
+        claim_type: "C1 REPRESENTS", or the number alone.
+        battery: The gates that the verdict was decided by; with it a confidence is stated, where the exam fitted one.
+        results: What they found.
+    """
+    parts = exam_results().get(claim_type.split()[0], {})
+    found = parts.get("final") or parts.get("dev")
+    if found is None:
         return "This battery's own error rates have not been measured yet (no exam of this type on file)."
-    return (
-        f"On {row['bed']} ({row['date']}) this battery supported {row['false_supported']} of {row['false_n']} "
-        f"false claims (at most {row['false_bound']:.1%}) and missed {row['missed']} of {row['true_n']} true ones "
-        f"at twice the smallest effect."
+    which = "final claims" if parts.get("final") else "development claims, no final exam yet"
+    said = (
+        f"On {found['bed']} ({which}, {found['date']}) this battery supported {found['false_supported']} of "
+        f"{found['false_n']} false claims (at most {found['false_bound']:.1%}) and missed {found['missed']} of "
+        f"{found['true_n']} true ones at twice the smallest effect."
     )
+    if found["false_supported"]:
+        worst = found["worst"]
+        said += f" Worst kind: {worst['trap']}, {worst['supported']} of {worst['n']}."
+    if found.get("overstated_n"):
+        said += f" Overstated claims supported: {found['overstated_supported']} of {found['overstated_n']}."
+    if "likelihood_ratios" in found:
+        said += f" A SUPPORTED multiplies the odds by at least {found['likelihood_ratios']['supported_at_least']:.3g}."
+    stated = parts.get("dev", {}).get("confidence")  # fitted in development, then frozen
+    if stated and battery and results:
+        at = Confidence(**stated).of(evidence_score(battery, results))
+        said += f" Stated confidence at even odds: {at:.2f}."
+    return said
+
+
+def evidence_score(battery: Sequence[GateSpec], results: Sequence[GateResult]) -> float:
+    """How far the weakest deciding gate lies beyond its margin, in standard errors: one number from gate results alone.
+
+    A gate's distance is (estimate - margin) / standard error in its better direction, the standard error being the
+    one that its bounds imply, at most `FARTHEST` either way. A gate whose bounds coincide counts by its outcome. One
+    that was not run, or is unclear without a width, counts 0. A falsifier that refutes or an instrument that failed
+    makes the score `-FARTHEST`; one that qualifies (CONDITIONAL, UNDERDETERMINED) caps it at 0. Rivals and
+    diagnostics do not enter: they do not decide.
+    """
+    fires = {spec.gate: spec.if_fired for spec in battery}
+    if any(r.role == "instrument" and r.outcome not in ("pass", "printed") for r in results):
+        return -FARTHEST
+    distances = [_distance(r) for r in results if r.role == "gate" and r.outcome != "printed"]
+    score = min(distances, default=0.0)
+    for fired in (r for r in results if r.role == "falsifier" and r.outcome == "fired"):
+        score = min(score, -FARTHEST if fires.get(fired.gate) in ("REFUTED", "INVALID") else 0.0)
+    return score
+
+
+def _distance(result: GateResult) -> float:
+    """Standard errors between a gate's estimate and its margin, towards passing."""
+    if result.outcome == "not run" or not isinstance(result.estimate, Estimate) or result.margin is None:
+        return 0.0
+    width = standard_error(result.estimate)
+    if width < 1e-9 or result.better == "within":
+        return {"pass": FARTHEST, "fail": -FARTHEST}.get(result.outcome, 0.0)
+    gap = result.estimate.value - result.margin
+    away = (gap if result.better == "higher" else -gap) / width
+    return max(-FARTHEST, min(FARTHEST, away))
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """Probability that a claim with this evidence score is true, if true and false claims were equally many.
+
+    A logistic of two numbers, fitted on planted development claims and then frozen. It never says more than so many
+    claims can show: at least 1 / (n + 2), at most 1 - 1 / (n + 2).
+    """
+
+    intercept: float
+    slope: float
+    n: int
+
+    def of(self, score: float) -> float:
+        """The stated confidence of one score."""
+        least = 1 / (self.n + 2)
+        plain = 1 / (1 + math.exp(-max(-500.0, min(500.0, self.intercept + self.slope * score))))
+        return min(1 - least, max(least, plain))

@@ -1,0 +1,163 @@
+"""Outcomes decided again from their kept gates: without a gate, or with other margins. Nothing is run.
+
+Mutation is the test of the battery itself: a gate whose removal lets no planted falsehood through carries no weight on
+these beds. The trade-off shows what stricter or looser margins would have cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from veriscope.claims.battery import GateSpec
+from veriscope.exam.keep import Outcome
+from veriscope.trials.decide import decide
+from veriscope.trials.evidence import Estimate, GateResult, Word
+from veriscope.trials.judge import outcome_of
+
+SCALES = (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0)
+HIGH_SHARE = 0.5  # a margin on a share from here on is scaled by its distance to 1
+POWER = "p0"  # the check of power, which stands in no battery
+
+
+def without(outcome: Outcome, *gates: str) -> Word:
+    """The word that a claim would have come to without some gates, by name.
+
+    Gates that the trial did not reach, because one of these stood before them, count then.
+    """
+    left = [r for r in outcome.gates if r.gate not in gates]
+    battery = [s for s in outcome.battery if s.gate not in gates]
+    return decide(battery, reached(left)).word
+
+
+def as_tried(outcome: Outcome) -> Word:
+    """The word that the kept gates give with nothing changed: the trial's own."""
+    return without(outcome)
+
+
+def reached(results: Sequence[GateResult]) -> list[GateResult]:
+    """What the trial would have looked at: behind a failed instrument or too little power, nothing more.
+
+    `decide` puts a failed instrument first by itself, but the unclear power check would be outvoted by a gate that
+    failed behind it, in a pool that the trial leaves closed.
+    """
+    closed = any(r.gate == POWER and r.outcome != "pass" for r in results)
+    return [r for r in results if r.role == "instrument" or r.gate == POWER] if closed else list(results)
+
+
+def deciding(battery: Sequence[GateSpec]) -> list[str]:
+    """Gates that can change a verdict: not the rivals and diagnostics, which only print."""
+    return [s.gate for s in battery if s.role in ("instrument", "gate", "falsifier")]
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """What one gate holds back: the kind of false claim whose support rises most without it.
+
+    `trap` is empty where its removal lets no false claim through: it carries no weight on these beds. `total` counts
+    over all false claims of the type.
+    """
+
+    claim_type: str
+    gate: str
+    title: str
+    grade: str
+    trap: str
+    bed: str
+    n: int
+    before: int
+    after: int
+    total: int
+
+
+def mutations(outcomes: Sequence[Outcome]) -> list[Mutation]:
+    """One row for each deciding gate of each claim type, its removal being the only change."""
+    found = []
+    for claim_type in sorted({o.claim_type for o in outcomes}):
+        mine = [o for o in outcomes if o.claim_type == claim_type]
+        battery = {s.gate: s.title for o in mine for s in o.battery if s.gate in deciding(o.battery)}
+        if any(r.gate == POWER for o in mine for r in o.gates):
+            battery[POWER] = "power on dev"
+        false = [o for o in mine if not o.truth]
+        found += [_mutation(claim_type, gate, title, false) for gate, title in battery.items()]
+    return found
+
+
+def _mutation(claim_type: str, gate: str, title: str, false: Sequence[Outcome]) -> Mutation:
+    kinds: dict[Any, list[tuple[bool, bool]]] = {}
+    for o in false:
+        kinds.setdefault(o.kind, []).append((o.word == "SUPPORTED", without(o, gate) == "SUPPORTED"))
+    rises = {kind: sum(after - before for before, after in pairs) / len(pairs) for kind, pairs in kinds.items()}
+    total = sum(after - before for pairs in kinds.values() for before, after in pairs)
+    worst = max(rises, key=lambda kind: rises[kind], default=None)
+    if worst is None or rises[worst] <= 0:
+        return Mutation(claim_type, gate, title, "", "", "", len(false), 0, 0, total)
+    bed, _, _, grade, trap = worst
+    pairs = kinds[worst]
+    before, after = sum(b for b, _ in pairs), sum(a for _, a in pairs)
+    return Mutation(claim_type, gate, title, grade, trap, bed, len(pairs), before, after, total)
+
+
+@dataclass(frozen=True)
+class Trade:
+    """False claims supported and true ones missed when every margin is made stricter or looser by one factor."""
+
+    scale: float
+    false_supported: int
+    false_n: int
+    missed: int
+    true_n: int
+    inconclusive: int
+    n: int
+
+
+def trade_off(false: Sequence[Outcome], true: Sequence[Outcome], scales: Sequence[float] = SCALES) -> list[Trade]:
+    """The trade-off curve of a claim type.
+
+    Args:
+        false: False claims that count (F0 to F2).
+        true: True claims at twice the smallest effect.
+    """
+    curve = []
+    for scale in scales:
+        refused = [scaled(o, scale) for o in false]
+        wanted = [scaled(o, scale) for o in true]
+        supported, missed = refused.count("SUPPORTED"), sum(w != "SUPPORTED" for w in wanted)
+        unclear = (refused + wanted).count("INCONCLUSIVE")
+        n = len(false) + len(true)
+        curve.append(Trade(scale, supported, len(false), missed, len(true), unclear, n))
+    return curve
+
+
+def scaled(outcome: Outcome, scale: float) -> Word:
+    """The word with every gate's and instrument's margin `scale` times as strict.
+
+    Only a margin that decided by the plain rule (the bound beyond the margin) is moved: a falsifier fires by a rule of
+    its own, and the power check keeps the smallest effect that was claimed. A margin of 0 stays where it is.
+    """
+    return decide(outcome.battery, reached([_scaled(r, scale) for r in outcome.gates])).word
+
+
+def _scaled(result: GateResult, scale: float) -> GateResult:
+    estimate, margin = result.estimate, result.margin
+    if result.role not in ("gate", "instrument") or result.gate == POWER:
+        return result
+    if not isinstance(estimate, Estimate) or margin is None or result.better == "within":
+        return result
+    if outcome_of(estimate, margin, result.better) != result.outcome:
+        return result
+    moved = stricter(margin, result.better, result.unit, scale)
+    return replace(result, margin=moved, outcome=outcome_of(estimate, moved, result.better))
+
+
+def stricter(margin: float, better: str, unit: str, scale: float) -> float:
+    """A margin `scale` times as strict: multiplied where more is asked for, divided where less is.
+
+    A share that must be above 0.5 or more is moved in its distance to 1, which it can't pass.
+    """
+    if better == "lower":
+        return margin / scale
+    if unit == "share" and margin >= HIGH_SHARE:
+        return 1 - (1 - margin) / scale
+    return margin * scale

@@ -1,0 +1,88 @@
+"""The beds that the exam knows, and someone else's by its import path."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+
+from veriscope.errors import UserError, nearest
+from veriscope.exam.planting import Bed, Planting
+
+TYPES = ("C1", "C2", "C3", "C4")
+ZOO = ("planted", "modes", "dormant", "redundant", "programs")
+
+
+class UnknownBed(UserError):
+    """A bed that is not there, or is not one."""
+
+    def __init__(self, wanted: str, why: str) -> None:
+        super().__init__(
+            f"There is no bed '{wanted}' ({why}). {nearest(wanted, ZOO)}Beds of the zoo: {', '.join(ZOO)}. Your own "
+            f"is a module with a function plantings(claim_type, count, seed, final), named by its import path: "
+            f"--bed my_package.my_bed"
+        )
+
+
+def bed(name: str) -> Bed:
+    """One bed: of the zoo by its word, anyone's by its import path.
+
+    Raises:
+        UnknownBed: It can't be imported, or offers no plantings.
+    """
+    path = name.rstrip(":")
+    path = path if "." in path or name.endswith(":") else f"veriscope.zoo.{path}"
+    try:
+        found = importlib.import_module(path)
+    except ImportError as missing:
+        raise UnknownBed(name, str(missing)) from None
+    if not callable(getattr(found, "plantings", None)):
+        raise UnknownBed(name, f"{path} has no function 'plantings'")
+    return found  # type: ignore[return-value]
+
+
+def beds(wanted: str = "all") -> Mapping[str, Bed]:
+    """The named bed, or all of the zoo that are there: one that is not built yet is left out of "all"."""
+    if wanted != "all":
+        return {wanted.rstrip(":"): bed(wanted)}
+    found = {}
+    for name in ZOO:
+        try:
+            found[name] = bed(name)
+        except UnknownBed:
+            continue
+    return found
+
+
+def plantings(
+    wanted: str, types: Sequence[str], count: int, seed: int = 0, final: bool = False, grade: str = "", trap: str = ""
+) -> list[tuple[str, Planting]]:
+    """Planted claims with the bed that each comes from.
+
+    Args:
+        wanted: A bed, or "all".
+        types: Claim types, of "C1" ... "C4".
+        count: Claims of each kind.
+        grade: Only this grade ("F2", "T1x2").
+        trap: Only kinds with this text in their name.
+
+    Raises:
+        UnknownBed: A bed was named that is not there.
+        UserError: Nothing is planted that fits.
+    """
+    for name in types:
+        if name not in TYPES:
+            raise UserError(f"There is no claim type '{name}' in the exam. Types: {', '.join(TYPES)}")
+    every = [
+        (name, planting)
+        for name, found in beds(wanted).items()
+        for kind in types
+        for planting in found.plantings(kind, count, seed, final)
+    ]
+    fitting = [(n, p) for n, p in every if grade in ("", p.grade) and trap.casefold() in p.trap.casefold()]
+    if not fitting:
+        kinds = "; ".join(sorted({f"{p.claim_type} {p.grade} {p.trap}" for _, p in every})) or "none"
+        raise UserError(
+            f"No bed of '{wanted}' plants such claims ({', '.join(types)}"
+            f"{', grade ' + grade if grade else ''}{', trap ' + trap if trap else ''}). Planted there: {kinds}"
+        )
+    return fitting

@@ -1,0 +1,228 @@
+"""The exam's result file: for each claim type a part for development claims and one for final ones.
+
+What is fitted or chosen (margins, the calibration of stated confidence) is fitted on development claims and frozen in
+their part. The final part is only measured: it takes both from there, and never lends any back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from veriscope.errors import NotRun, UserError
+from veriscope.exam.again import mutations, reached, trade_off
+from veriscope.exam.examine import first_turn, rows
+from veriscope.exam.figures import (
+    auroc,
+    brier,
+    calibrate,
+    flips,
+    likelihood_ratios,
+    log_score,
+    out_of_sample,
+    sensitivity,
+)
+from veriscope.exam.keep import Outcome
+from veriscope.ledger import versions
+from veriscope.trials.evidence import to_plain
+from veriscope.trials.rates import Confidence, evidence_score
+from veriscope.trials.statistics import clopper_pearson
+
+FALSE = ("F0", "F1", "F2")  # grades whose support counts as a false support; F3, overstated truths, stands beside
+TRUE = ("T0", "T1x2", "T1x4", "T2")  # true by a clear distance: at the smallest effect itself a coin may decide
+TWICE = "T1x2"
+
+
+def part(
+    outcomes: Sequence[Outcome], *, bed: str, date: str, frozen: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """All figures of one claim type, from the outcomes of its development or of its final claims.
+
+    Args:
+        outcomes: Of one claim type, those under further engine seeds among them.
+        bed: What the claims were planted in, in words.
+        date: When, as YYYY-MM-DD.
+        frozen: The development part, for final claims: its calibration is used and none is fitted.
+
+    Raises:
+        UserError: There are no false claims or no true ones, so that nothing can be told apart.
+    """
+    once = first_turn(outcomes)
+    false = [o for o in once if not o.truth and o.grade in FALSE]
+    true = [o for o in once if o.truth and o.grade in TRUE]
+    if not false or not true:
+        raise UserError(
+            f"The exam of {once[0].claim_type} has {len(false)} false claims of grade {', '.join(FALSE)} and "
+            f"{len(true)} true ones of {', '.join(TRUE)}: both are needed. Run all of its grades."
+        )
+    found: dict[str, Any] = {"bed": bed, "date": date, "versions": versions(), "rows": rows(once)}
+    found |= headline(once) | _evidence(false, true, once, frozen)
+    twice = [o for o in true if o.grade == TWICE]
+    if twice:
+        supported = [sum(o.word == "SUPPORTED" for o in group) for group in (twice, false)]
+        found["likelihood_ratios"] = asdict(likelihood_ratios(supported[0], len(twice), supported[1], len(false)))
+    found["sensitivity"] = _sensitivity(once)
+    found["cost"] = _cost(once)
+    found["margins"] = margins(once)
+    found["trade_off"] = [asdict(t) for t in trade_off(false, twice or true)]
+    found["mutations"] = [asdict(m) for m in mutations(once)]
+    found["flips"] = _flips(outcomes)
+    found["rivals"] = rival_rows(once)
+    return found
+
+
+def headline(once: Sequence[Outcome]) -> dict[str, Any]:
+    """What every verdict of the type prints: false supports with their bound, the worst kind, true claims missed."""
+    counted = rows(once)
+    false = [r for r in counted if not r["truth"] and r["grade"] in FALSE]
+    over = [r for r in counted if not r["truth"] and r["grade"] not in FALSE]
+    twice = [r for r in counted if r["truth"] and r["grade"] == TWICE]
+    supported, n = (sum(r[k] for r in false) for k in ("supported", "n"))
+    worst = max(false, key=lambda r: r["supported"] / r["n"])
+    everyone = [r for r in counted if (r["grade"] in FALSE) or r["grade"] in TRUE]
+    return {
+        "false_supported": supported,
+        "false_n": n,
+        "false_bound": clopper_pearson(supported, n)[1],
+        "worst": {k: worst[k] for k in ("bed", "grade", "trap", "supported", "n")},
+        "overstated_supported": sum(r["supported"] for r in over),
+        "overstated_n": sum(r["n"] for r in over),
+        "missed": sum(r["n"] - r["supported"] for r in twice),
+        "true_n": sum(r["n"] for r in twice),
+        "inconclusive": sum(r["inconclusive"] for r in everyone),
+        "decided_n": sum(r["n"] for r in everyone),
+    }
+
+
+def _evidence(
+    false: Sequence[Outcome], true: Sequence[Outcome], once: Sequence[Outcome], frozen: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """AUROC of the evidence score, and how well the confidence stated from it is calibrated."""
+    over = [o for o in once if not o.truth and o.grade not in FALSE]
+    asked = [*false, *over, *true]
+    scores, truths = [score(o) for o in asked], [o.truth for o in asked]
+    counted = [*false, *true]
+    found: dict[str, Any] = {"auroc": auroc([score(o) for o in counted], [o.truth for o in counted])}
+    if frozen is not None:
+        confidence = Confidence(**frozen["confidence"])
+        stated: list[float] | NotRun = [confidence.of(s) for s in scores]
+    else:
+        confidence = calibrate(scores, truths)
+        stated = out_of_sample(scores, truths, [o.seed for o in asked])
+    if isinstance(stated, NotRun):
+        found |= {"brier": to_plain(stated), "log_score": to_plain(stated)}
+    else:
+        found |= {"brier": brier(stated, truths), "log_score": log_score(stated, truths)}
+    return found | {"confidence": asdict(confidence)}
+
+
+def score(outcome: Outcome) -> float:
+    """The evidence score of a kept claim: by the gates that its trial looked at."""
+    return evidence_score(outcome.battery, reached(outcome.gates))
+
+
+def margins(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """The margin of each gate in force: the usual one, where single claims raised theirs."""
+    met: dict[str, Counter[float]] = {}
+    for spec in (s for o in outcomes for s in o.battery if s.margin is not None):
+        met.setdefault(spec.gate, Counter())[float(spec.margin or 0.0)] += 1
+    return {gate: counted.most_common(1)[0][0] for gate, counted in met.items()}
+
+
+def _sensitivity(once: Sequence[Outcome]) -> dict[str, Any]:
+    counts: dict[float, tuple[int, int]] = {}
+    for o in once:
+        if o.truth and o.grade.startswith("T1x"):
+            multiple = float(o.grade.removeprefix("T1x"))
+            hits, n = counts.get(multiple, (0, 0))
+            counts[multiple] = hits + (o.word == "SUPPORTED"), n + 1
+    return to_plain(sensitivity(counts) if counts else NotRun("no true claims of graded size"))
+
+
+def _cost(once: Sequence[Outcome]) -> dict[str, float]:
+    """Mean cost of a verdict: CPU seconds on one thread, and forward passes of single examples."""
+    return {
+        "cpu_seconds": round(sum(o.cpu_seconds for o in once) / len(once), 2),
+        "passes": round(sum(o.passes for o in once) / len(once)),
+    }
+
+
+def _flips(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    claims: dict[Any, list[str]] = {}
+    for o in outcomes:
+        claims.setdefault((o.kind, o.seed), []).append(o.word)
+    several = [words for words in claims.values() if len(words) > 1]
+    return to_plain(flips(several) if several else NotRun("no claim was tried under several seeds: --flips 5"))
+
+
+def rival_rows(once: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """How often other practice supports the same claims, beside the verifier, kind by kind."""
+    kinds: dict[Any, list[Outcome]] = {}
+    for o in once:
+        if o.rivals:
+            kinds.setdefault(o.kind, []).append(o)
+    return [
+        {
+            "bed": bed,
+            "truth": truth,
+            "grade": grade,
+            "trap": trap,
+            "n": len(mine),
+            "veriscope": sum(o.word == "SUPPORTED" for o in mine),
+            **{name: sum(o.rivals[name] for o in mine) for name in mine[0].rivals},
+        }
+        for (bed, _, truth, grade, trap), mine in kinds.items()
+    ]
+
+
+# --- the file -------------------------------------------------------------------------------------------------------
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The result file, or nothing where there is none yet."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def merged(before: Mapping[str, Any], claim_type: str, which: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    """The results with one part put in. The other part of the type, and all other types, stay as they were."""
+    types = {**before, claim_type: {**before.get(claim_type, {}), which: dict(found)}}
+    return {name: types[name] for name in sorted(types)}
+
+
+def record(path: Path, outcomes: Sequence[Outcome], *, final: bool, bed: str, date: str) -> dict[str, Any]:
+    """Work out the figures of every claim type that was examined and put them into a result file.
+
+    Args:
+        final: Whether these are final claims; then the development part must be there, with the same margins.
+
+    Raises:
+        UserError: Final claims before any development part, or under margins other than were frozen there.
+    """
+    results = read(path)
+    for claim_type in sorted({o.claim_type for o in outcomes}):
+        mine = [o for o in outcomes if o.claim_type == claim_type]
+        frozen = _frozen(results, claim_type, mine) if final else None
+        found = part(mine, bed=bed, date=date, frozen=frozen)
+        results = merged(results, claim_type, "final" if final else "dev", found)
+    path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return results
+
+
+def _frozen(results: Mapping[str, Any], claim_type: str, outcomes: Sequence[Outcome]) -> Mapping[str, Any]:
+    dev = results.get(claim_type, {}).get("dev")
+    if dev is None or "confidence" not in dev:
+        raise UserError(
+            f"{claim_type} has no development part to take margins and calibration from. Run it first without --final."
+        )
+    now, then = margins(outcomes), dev["margins"]
+    changed = sorted(g for g in now.keys() | then.keys() if now.get(g) != then.get(g))
+    if changed:
+        raise UserError(
+            f"The margins of {claim_type} are no longer those that were frozen ({', '.join(changed)}). Run the "
+            f"development claims again, or put the margins back, before the final ones are spent."
+        )
+    return dev
