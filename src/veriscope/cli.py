@@ -9,13 +9,14 @@ import json
 import os
 import sys
 import time
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from veriscope.errors import UserError
@@ -237,25 +238,63 @@ def zoo() -> None:
 
 @app.command()
 def exam(
-    only: Annotated[str, typer.Option(help="claim type")] = "C1",
-    bed: Annotated[str, typer.Option(help="bed of the zoo")] = "planted",
-    count: Annotated[int, typer.Option(help="claims of each kind")] = 60,
-    seed: Annotated[int, typer.Option(help="first seed")] = 0,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
-    processes: Annotated[int, typer.Option(help="worker processes")] = 2,
+    only: Annotated[str, typer.Option(help="claim type: C1, C2, C3, C4; all by default")] = "",
+    bed: Annotated[str, typer.Option(help="bed of the zoo, all of them, or the import path of your own")] = "all",
+    count: Annotated[int, typer.Option(help="claims of each kind", min=1)] = 60,
+    seed: Annotated[int, typer.Option(help="first seed of the beds", min=0)] = 0,
+    grade: Annotated[str, typer.Option(help="only this grade: F0 to F3, T0, T1x0.5 to T1x4, T2")] = "",
+    trap: Annotated[str, typer.Option(help="only kinds with this text in their name")] = "",
+    final: Annotated[bool, typer.Option("--final", help="final claims: seeds and sizes not developed on")] = False,
+    flips: Annotated[int, typer.Option(help="engine seeds that a few claims of each kind are tried under", min=1)] = 1,
+    without: Annotated[str, typer.Option(help="decide again without this gate; nothing is run for it")] = "",
+    mutate: Annotated[bool, typer.Option("--mutations", help="what each gate holds back")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="one list of rows")] = False,
+    processes: Annotated[int, typer.Option(help="worker processes, one thread each", min=1)] = 2,
+    keep: Annotated[Path | None, typer.Option(help="folder of kept outcomes; the user's cache by default")] = None,
+    results: Annotated[Path | None, typer.Option(help="put all figures into this result file")] = None,
+    write_docs: Annotated[bool, typer.Option("--write-docs", help="fill in the tables of README and docs")] = False,
 ) -> None:
-    """Planted claims through the trials: the verifier's error rates."""
-    from veriscope.exam import examine, table
+    """Planted claims through the trials: the verifier's error rates. A killed exam goes on where it was."""
+    from veriscope.exam import again, beds, examine, pages, record, rows, terminal
 
-    columns = (SpinnerColumn(), BarColumn(), TextColumn("{task.completed}/{task.total} claims"), TimeElapsedColumn())
-    shown = Console(stderr=True)
-    with Progress(*columns, console=shown, transient=True, disable=not shown.is_terminal) as bar:
-        task = bar.add_task("exam", total=None)
-        rows = examine(
-            only, bed, count=count, seed=seed, processes=processes,
-            told=lambda done, all_of_them: bar.update(task, completed=done, total=all_of_them),
+    if write_docs:
+        return console.print("wrote", *pages.write(Path(), pages.packaged()), highlight=False, soft_wrap=True)
+    if results is not None and (grade or trap or without):
+        raise UserError("A result file holds whole exams. Leave out --grade, --trap and --without, or --results.")
+    with _exam_bar() as told:
+        outcomes = examine(
+            only or beds.TYPES, bed, count=count, seed=seed, final=final, grade=grade, trap=trap, flips=flips,
+            processes=processes, keep=keep, told=told,
         )  # fmt: skip
-    print(json.dumps(rows)) if as_json else console.print(table(rows))
+    if without:
+        outcomes = again.removed(outcomes, without)
+    if results is not None:
+        record(results, outcomes, final=final, date=time.strftime("%Y-%m-%d"))
+    if mutate:
+        found = again.mutations(outcomes)
+        return print(json.dumps([vars(m) for m in found])) if as_json else console.print(terminal.mutation_table(found))
+    if as_json:
+        return print(json.dumps(rows(outcomes)))
+    console.print(terminal.table(rows(outcomes)))
+    console.print(terminal.figure_table(outcomes))
+
+
+@contextmanager
+def _exam_bar() -> Iterator[Callable[[int, int], None]]:
+    """A progress bar over planted claims, with the time that is left; silent where nobody watches."""
+    shown = Console(stderr=True)
+    columns = (
+        SpinnerColumn(),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} claims"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=shown, transient=True, disable=not shown.is_terminal, speed_estimate_period=3600
+    ) as bar:
+        task = bar.add_task("exam", total=None)
+        yield lambda done, every: bar.update(task, completed=done, total=every)
 
 
 @books.command()

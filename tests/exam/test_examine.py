@@ -1,51 +1,141 @@
-"""The exam on a few small plantings: true is told from false, and every verdict is counted."""
+"""The exam on the worked example's bed: true is told from false, nothing is run twice, every verdict is counted."""
 
 from __future__ import annotations
 
-import functools
+import importlib
 import io
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
+from made import an_exam
 from rich.console import Console
 
-from veriscope.claims.represents import BATTERY, Represents
-from veriscope.exam import examine, table
-from veriscope.exam.examine import WORDS
+from veriscope.exam import examine, rows
+from veriscope.exam.again import without
+from veriscope.exam.attempt import Task, attempt
+from veriscope.exam.examine import APART, FLIPPED, WORDS, first_turn, tasks_of
+from veriscope.exam.keep import Outcome
+from veriscope.exam.planting import Planting
+from veriscope.exam.terminal import figure_table, mutation_table, table
 from veriscope.zoo import planted
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kept")
+
+
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two kinds of planting on a bed of few rows, without the slow gates."""
-    kinds = (
-        (False, "F0", "null label", {"variable": "null"}),
-        (True, "T1x4", "at four times the smallest effect", {"variable": planted.USED, "bits": 0.3}),
-    )
-    monkeypatch.setattr(planted, "C1_KINDS", kinds)
-    monkeypatch.setattr(planted, "Planted", functools.partial(planted.Planted, rows=1_500))
-    monkeypatch.setattr(Represents, "battery", tuple(s for s in BATTERY if s.gate not in ("g4", "r9")))
+def outcomes(kept: Path) -> Iterator[list[Outcome]]:
+    """One claim of each kind, tried by whichever test comes first."""
+    yield examine("C1", "own_bed", count=1, processes=1, keep=kept)
 
 
-@pytest.mark.usefixtures("small")
-def test_a_small_exam_tells_true_from_false() -> None:
-    false, true = examine("C1", "planted", count=1, processes=1)
-
-    assert (false["truth"], false["supported"], true["truth"], true["supported"]) == (False, 0, True, 1)
-    for row in (false, true):
-        assert row["type"] == "C1" and row["n"] == sum(row[word.lower()] for word in WORDS) == 1
-
-
-def test_the_table_states_the_bound_that_matters_for_each_truth() -> None:
-    counts = {"type": "C1", "n": 60, "seconds": 1.0, **{word.lower(): 0 for word in WORDS}}
-    rows = [
-        {**counts, "truth": False, "grade": "F0", "trap": "null label", "refuted": 60},
-        {**counts, "truth": True, "grade": "T2", "trap": "unused", "supported": 60},
-    ]
+def printed(shown: Any) -> str:
     out = io.StringIO()
+    Console(file=out, width=200).print(shown)
+    return out.getvalue()
 
-    Console(file=out, width=200).print(table(rows))
 
-    assert "<= 4.9% supported" in out.getvalue() and ">= 95% supported" in out.getvalue()
+def test_the_worked_example_tells_true_from_false(outcomes: list[Outcome]) -> None:
+    assert {o.trap: o.word for o in outcomes} == {
+        "a coin": "REFUTED",
+        "stands in the input": "REFUTED",
+        "planted and read by nothing else": "SUPPORTED",
+    }
+    for row in rows(outcomes):
+        assert row["type"] == "C1" and row["bed"] == "own_bed"
+        assert row["n"] == sum(row[word.lower()] for word in WORDS) == 1
+
+
+def test_other_practice_believes_what_stands_in_the_input(outcomes: list[Outcome]) -> None:
+    coin, surface, bit = (o.rivals for o in outcomes)
+
+    assert surface["common practice"] and bit["common practice"] and not coin["common practice"]
+    assert surface["interval"] and surface["shuffled labels"] and not coin["shipped checks"]
+
+
+@pytest.mark.usefixtures("outcomes")
+def test_what_was_kept_is_not_run_again(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("veriscope.exam.examine")
+    monkeypatch.setattr(module, "attempt", lambda task: pytest.fail("it was run again"))
+    told: list[tuple[int, int]] = []
+
+    again = examine("C1", "own_bed", count=1, processes=1, keep=kept, told=lambda *now: told.append(now))
+
+    assert told == [(3, 3)] and [o.word for o in again] == ["REFUTED", "REFUTED", "SUPPORTED"]
+    assert all(o.gates and o.battery and o.cpu_seconds > 0 and o.passes > 0 for o in again)
+
+
+@pytest.mark.usefixtures("outcomes")
+def test_a_killed_exam_loses_only_the_claim_that_was_being_written(
+    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (kept / "C1.jsonl").read_text(encoding="utf-8")
+    (tmp_path / "C1.jsonl").write_text(text[:-500], encoding="utf-8")
+    module, run = importlib.import_module("veriscope.exam.examine"), []
+    monkeypatch.setattr(module, "attempt", lambda task: run.append(task) or attempt(task))
+
+    again = examine("C1", "own_bed", count=1, processes=1, keep=tmp_path)
+
+    assert [task.planting.truth for task in run] == [True] and len(again) == 3
+    assert len(examine("C1", "own_bed", count=1, processes=1, keep=tmp_path)) == 3 and len(run) == 1
+
+
+@pytest.mark.slow
+def test_a_worker_process_comes_to_the_same(outcomes: list[Outcome], tmp_path: Path) -> None:
+    other = examine("C1", "own_bed", count=1, grade="T0", processes=2, keep=tmp_path)
+
+    def plain(o: Outcome) -> Outcome:
+        return replace(o, seconds=0.0, cpu_seconds=0.0, gates=tuple(replace(g, seconds=0.0) for g in o.gates))
+
+    assert [plain(o) for o in other] == [plain(outcomes[2])]
+
+
+def strict(**settings: Any) -> Any:
+    """The worked example's claims with an instrument that can't be passed."""
+    claim, subject = importlib.import_module("own_bed").build(**settings)
+    return replace(claim, margins={"i0": 0.999}), subject
+
+
+def test_gates_behind_a_failed_instrument_are_run_for_the_mutation_table() -> None:
+    settings = (("label", "bit"), ("seed", 1), ("n", 1_500))
+    planting = Planting("C1", True, "T0", "instrument too strict", f"{__name__}:strict", settings)
+
+    found = attempt(Task("own_bed", planting, 1, "key", rivals=False))
+
+    assert found.word == "INVALID" and found.rivals == {}
+    assert [g.gate for g in found.gates] == [s.gate for s in found.battery]
+    assert without(found, "i0") == "SUPPORTED"
+
+
+def test_further_engine_seeds_are_for_the_first_claims_of_each_kind_and_are_not_counted() -> None:
+    every = [("planted", p) for p in planted.plantings("C1", FLIPPED + 2, seed=0)]
+
+    tasks = tasks_of(every, flips=3)
+
+    assert len(tasks) == len(every) + 2 * FLIPPED * len(planted.C1_KINDS)
+    assert len({t.key for t in tasks}) == len(tasks)
+    assert {t.engine_seed - dict(t.planting.settings)["seed"] for t in tasks} == {0, APART, 2 * APART}
+    assert [t.rivals for t in tasks] == [t.engine_seed == dict(t.planting.settings)["seed"] for t in tasks]
+    flipped = [*an_exam(2), *(replace(o, engine_seed=o.seed + APART) for o in an_exam(2))]
+    assert first_turn(flipped) == an_exam(2) and rows(flipped) == rows(an_exam(2))
+
+
+def test_the_tables_state_the_bound_that_matters_for_each_truth() -> None:
+    counts = printed(table(rows(an_exam(60))))
+
+    assert "<= 4.9%" in counts and ">= 95%" in counts
+    assert "60 of 60" not in counts
+    figures = printed(figure_table(an_exam(60)))
+    assert "0 of 180 (at most 1.7%)" in figures and "1 of 60 (at most 7.7%)" in figures
+    from veriscope.exam.again import mutations
+
+    held = printed(mutation_table(mutations(an_exam(5))))
+    assert "carries no weight here" in held and "F1 twin does it too (made)" in held
 
 
 def test_every_planting_has_a_seed_of_its_own() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from veriscope.exam.examine import examine, rows, table
+from veriscope.exam.examine import examine, rows
 from veriscope.exam.planting import FINAL, Bed, Planting
+from veriscope.exam.results import record
 
-__all__ = ["FINAL", "Bed", "Planting", "examine", "rows", "table"]
+__all__ = ["FINAL", "Bed", "Planting", "examine", "record", "rows"]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from veriscope.claims.battery import GateSpec
+from veriscope.errors import UserError, nearest
 from veriscope.exam.keep import Outcome
 from veriscope.trials.decide import decide
 from veriscope.trials.evidence import Estimate, GateResult, Word
@@ -29,6 +30,20 @@ def without(outcome: Outcome, *gates: str) -> Word:
     left = [r for r in outcome.gates if r.gate not in gates]
     battery = [s for s in outcome.battery if s.gate not in gates]
     return decide(battery, reached(left)).word
+
+
+def removed(outcomes: Sequence[Outcome], gate: str) -> list[Outcome]:
+    """The outcomes as they would have been without a gate, for counting.
+
+    Raises:
+        UserError: None of the claims has such a gate.
+    """
+    known = sorted({g for o in outcomes for g in deciding(o.battery)} | {POWER})
+    if gate not in known:
+        raise UserError(
+            f"No deciding gate '{gate}' among these claims. {nearest(gate, known)}Gates: {', '.join(known)}"
+        )
+    return [replace(o, word=without(o, gate)) for o in outcomes]
 
 
 def as_tried(outcome: Outcome) -> Word:

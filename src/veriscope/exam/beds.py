@@ -19,7 +19,7 @@ class UnknownBed(UserError):
         super().__init__(
             f"There is no bed '{wanted}' ({why}). {nearest(wanted, ZOO)}Beds of the zoo: {', '.join(ZOO)}. Your own "
             f"is a module with a function plantings(claim_type, count, seed, final), named by its import path: "
-            f"--bed my_package.my_bed"
+            f"--bed my_package.my_bed (in the folder of my_bed.py: PYTHONPATH=. veriscope exam --bed my_bed)"
         )
 
 
@@ -29,15 +29,14 @@ def bed(name: str) -> Bed:
     Raises:
         UnknownBed: It can't be imported, or offers no plantings.
     """
-    path = name.rstrip(":")
-    path = path if "." in path or name.endswith(":") else f"veriscope.zoo.{path}"
+    path = f"veriscope.zoo.{name}" if name in ZOO else name.rstrip(":")
     try:
         found = importlib.import_module(path)
     except ImportError as missing:
         raise UnknownBed(name, str(missing)) from None
-    if not callable(getattr(found, "plantings", None)):
+    if not isinstance(found, Bed):
         raise UnknownBed(name, f"{path} has no function 'plantings'")
-    return found  # type: ignore[return-value]
+    return found
 
 
 def beds(wanted: str = "all") -> Mapping[str, Bed]:

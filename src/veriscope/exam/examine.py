@@ -14,14 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from veriscope.compute import Processes, Serial, map_resumable
 from veriscope.exam.attempt import Task, attempt
 from veriscope.exam.beds import TYPES, plantings
 from veriscope.exam.keep import Keep, Outcome, home, key_of
 from veriscope.exam.planting import Planting
-from veriscope.trials.statistics import clopper_pearson
 
 WORDS = ("SUPPORTED", "REFUTED", "INCONCLUSIVE", "CONDITIONAL", "UNDERDETERMINED", "INVALID")
 GRADES = ("F0", "F1", "F2", "F3", "T0", "T1x0.5", "T1x1", "T1x2", "T1x4", "T2")
@@ -140,25 +137,3 @@ def rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
 
 def _rank(grade: str) -> int:
     return GRADES.index(grade) if grade in GRADES else len(GRADES)
-
-
-def table(counted: Sequence[dict[str, Any]]) -> Table:
-    """The rows for a terminal, with the exact 95% bound on the rate that matters for each truth."""
-    out = Table(box=None, pad_edge=False)
-    for column in ("type", "truth", "grade", "kind", "bed", "n", *(w.lower() for w in WORDS), "95% bound", "s each"):
-        out.add_column(column, justify="left" if column in ("type", "truth", "kind", "bed") else "right")
-    for row in counted:
-        low, high = clopper_pearson(row["supported"], row["n"])
-        bound = f">= {low:.0%} supported" if row["truth"] else f"<= {high:.1%} supported"
-        out.add_row(
-            row["type"],
-            "true" if row["truth"] else "false",
-            row["grade"],
-            row["trap"],
-            row["bed"],
-            str(row["n"]),
-            *(str(row[w.lower()]) for w in WORDS),
-            bound,
-            f"{row['seconds']:.1f}",
-        )
-    return out

@@ -13,7 +13,7 @@ verifier was developed on.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 FINAL = 50_000_000  # added to the seeds of final claims, so that no claim is met both in development and at the end
 
@@ -40,6 +40,7 @@ class Planting:
     settings: tuple[tuple[str, Any], ...]
 
 
+@runtime_checkable
 class Bed(Protocol):
     """A module of planted claims."""
 

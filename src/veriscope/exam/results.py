@@ -37,14 +37,11 @@ TRUE = ("T0", "T1x2", "T1x4", "T2")  # true by a clear distance: at the smallest
 TWICE = "T1x2"
 
 
-def part(
-    outcomes: Sequence[Outcome], *, bed: str, date: str, frozen: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def part(outcomes: Sequence[Outcome], *, date: str, frozen: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """All figures of one claim type, from the outcomes of its development or of its final claims.
 
     Args:
         outcomes: Of one claim type, those under further engine seeds among them.
-        bed: What the claims were planted in, in words.
         date: When, as YYYY-MM-DD.
         frozen: The development part, for final claims: its calibration is used and none is fitted.
 
@@ -52,14 +49,13 @@ def part(
         UserError: There are no false claims or no true ones, so that nothing can be told apart.
     """
     once = first_turn(outcomes)
-    false = [o for o in once if not o.truth and o.grade in FALSE]
-    true = [o for o in once if o.truth and o.grade in TRUE]
-    if not false or not true:
+    false, true = _false(once), _true(once)
+    if not both(once):
         raise UserError(
             f"The exam of {once[0].claim_type} has {len(false)} false claims of grade {', '.join(FALSE)} and "
             f"{len(true)} true ones of {', '.join(TRUE)}: both are needed. Run all of its grades."
         )
-    found: dict[str, Any] = {"bed": bed, "date": date, "versions": versions(), "rows": rows(once)}
+    found: dict[str, Any] = {"bed": planted_in(once), "date": date, "versions": versions(), "rows": rows(once)}
     found |= headline(once) | _evidence(false, true, once, frozen)
     twice = [o for o in true if o.grade == TWICE]
     if twice:
@@ -73,6 +69,25 @@ def part(
     found["flips"] = _flips(outcomes)
     found["rivals"] = rival_rows(once)
     return found
+
+
+def both(once: Sequence[Outcome]) -> bool:
+    """Whether there are false claims and true ones, so that there is something to tell apart."""
+    return bool(_false(once) and _true(once))
+
+
+def _false(once: Sequence[Outcome]) -> list[Outcome]:
+    return [o for o in once if not o.truth and o.grade in FALSE]
+
+
+def _true(once: Sequence[Outcome]) -> list[Outcome]:
+    return [o for o in once if o.truth and o.grade in TRUE]
+
+
+def planted_in(once: Sequence[Outcome]) -> str:
+    """The beds in words."""
+    names = sorted({o.bed for o in once})
+    return f"the bed{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
 
 def headline(once: Sequence[Outcome]) -> dict[str, Any]:
@@ -193,7 +208,7 @@ def merged(before: Mapping[str, Any], claim_type: str, which: str, found: Mappin
     return {name: types[name] for name in sorted(types)}
 
 
-def record(path: Path, outcomes: Sequence[Outcome], *, final: bool, bed: str, date: str) -> dict[str, Any]:
+def record(path: Path, outcomes: Sequence[Outcome], *, final: bool, date: str) -> dict[str, Any]:
     """Work out the figures of every claim type that was examined and put them into a result file.
 
     Args:
@@ -206,7 +221,7 @@ def record(path: Path, outcomes: Sequence[Outcome], *, final: bool, bed: str, da
     for claim_type in sorted({o.claim_type for o in outcomes}):
         mine = [o for o in outcomes if o.claim_type == claim_type]
         frozen = _frozen(results, claim_type, mine) if final else None
-        found = part(mine, bed=bed, date=date, frozen=frozen)
+        found = part(mine, date=date, frozen=frozen)
         results = merged(results, claim_type, "final" if final else "dev", found)
     path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return results

@@ -1,0 +1,66 @@
+"""The exam for a terminal: counts with their bounds, the mutation table, the figures of a type."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from veriscope.exam.again import Mutation
+from veriscope.exam.examine import WORDS
+from veriscope.exam.keep import Outcome
+from veriscope.exam.pages import said
+from veriscope.exam.results import both, part
+from veriscope.trials.statistics import clopper_pearson
+
+SHORT = ("supp.", "ref.", "inc.", "cond.", "underd.", "inv.")  # WORDS, for narrow windows
+
+
+def table(counted: Sequence[dict[str, Any]]) -> Table:
+    """The rows for a terminal, with the exact 95% bound on the rate that matters for each truth."""
+    out = Table(box=None, pad_edge=False)
+    for column in ("type", "truth", "grade", "kind", "bed", "n", *SHORT, "support, 95%", "s each"):
+        out.add_column(column, justify="left" if column in ("type", "truth", "kind", "bed") else "right")
+    for row in counted:
+        low, high = clopper_pearson(row["supported"], row["n"])
+        bound = f">= {low:.0%}" if row["truth"] else f"<= {high:.1%}"
+        out.add_row(
+            row["type"],
+            "true" if row["truth"] else "false",
+            row["grade"],
+            row["trap"],
+            row["bed"],
+            str(row["n"]),
+            *(str(row[w.lower()]) for w in WORDS),
+            bound,
+            f"{row['seconds']:.1f}",
+        )
+    return out
+
+
+def mutation_table(found: Sequence[Mutation]) -> Table:
+    """What each gate holds back: the kind of false claim whose support rises most without it."""
+    out = Table(box=None, pad_edge=False)
+    for column in ("type", "gate", "title", "held back most", "with", "without", "n", "all false claims"):
+        out.add_column(column, justify="right" if column in ("with", "without", "n", "all false claims") else "left")
+    for m in found:
+        most = f"{m.grade} {m.trap} ({m.bed})" if m.trap else "carries no weight here"
+        with_, without = (str(m.before), str(m.after)) if m.trap else ("", "")
+        out.add_row(m.claim_type, m.gate, m.title, most, with_, without, str(m.n), f"{m.total:+d}")
+    return out
+
+
+def figure_table(outcomes: Sequence[Outcome]) -> Table:
+    """The figures of each claim type that has false claims and true ones, side by side."""
+    out = Table(box=None, pad_edge=False)
+    parts = {}
+    for claim_type in sorted({o.claim_type for o in outcomes}):
+        mine = [o for o in outcomes if o.claim_type == claim_type]
+        if both(mine):
+            parts[claim_type] = said(part(mine, date=""))
+    for column in ("", *parts) if parts else ():
+        out.add_column(column, justify="right" if column else "left")
+    for name in next(iter(parts.values()), ()):
+        out.add_row(name, *(column[name] for column in parts.values()))
+    return out

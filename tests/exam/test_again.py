@@ -1,0 +1,75 @@
+"""Deciding again from kept gates: mutations, margins, and the power check that leaves a pool closed."""
+
+from __future__ import annotations
+
+import pytest
+from made import BATTERY, an_exam, outcome
+
+from veriscope.errors import UserError
+from veriscope.exam.again import SCALES, as_tried, mutations, removed, scaled, stricter, trade_off, without
+from veriscope.exam.results import margins
+
+
+def test_nothing_changed_gives_the_trials_own_word() -> None:
+    for one in (*an_exam(2), outcome(True, "T0", p0=True, g1=0.0), outcome(True, "T0", i0=0.0)):
+        assert as_tried(one) == one.word
+
+
+@pytest.mark.parametrize(
+    "values, gate, word",
+    [
+        ({"g2": 0.0}, "g2", "SUPPORTED"),
+        ({"g2": 0.0}, "g1", "REFUTED"),
+        ({"g2": 0.0, "g3": 0.3}, "g2", "REFUTED"),
+        ({"f4": "fired"}, "f4", "SUPPORTED"),
+        ({"i0": 0.0}, "i0", "SUPPORTED"),
+        ({"i0": 0.0, "g1": 0.0}, "i0", "REFUTED"),
+        ({"p0": True, "g1": 0.0}, "p0", "REFUTED"),
+        ({"p0": True, "g1": 0.0}, "g1", "INCONCLUSIVE"),
+    ],
+)
+def test_what_a_claim_comes_to_without_a_gate(values: dict, gate: str, word: str) -> None:
+    assert without(outcome(False, "F2", **values), gate) == word
+
+
+def test_each_gate_holds_back_what_was_planted_for_it_and_the_others_nothing() -> None:
+    found = {m.gate: m for m in mutations(an_exam(10))}
+
+    assert set(found) == {"i0", "g1", "g2", "g3", "f4"}  # the rival decides nothing, so it is not in the table
+    assert (found["g2"].trap, found["g2"].before, found["g2"].after, found["g2"].n) == ("twin does it too", 0, 10, 10)
+    assert (found["g3"].grade, found["g3"].total) == ("F2", 10)
+    assert all(found[g].trap == "" and found[g].total == 0 for g in ("i0", "g1", "f4"))
+
+
+def test_a_gate_that_no_claim_has_is_refused() -> None:
+    with pytest.raises(UserError, match=r"No deciding gate 'g9'.*Gates: f4, g1, g2, g3, i0, p0"):
+        removed(an_exam(1), "g9")
+    assert sum(o.word == "SUPPORTED" and not o.truth for o in removed(an_exam(5), "g3")) == 5
+
+
+@pytest.mark.parametrize(
+    "margin, better, unit, scale, moved",
+    [(0.1, "higher", "bits", 2.0, 0.2), (0.1, "lower", "bits", 2.0, 0.05), (0.8, "higher", "share", 2.0, 0.9),
+     (0.8, "higher", "share", 0.5, 0.6), (0.0, "higher", "bits", 2.0, 0.0)],
+)  # fmt: skip
+def test_how_a_margin_is_made_stricter(margin: float, better: str, unit: str, scale: float, moved: float) -> None:
+    assert stricter(margin, better, unit, scale) == pytest.approx(moved)
+
+
+def test_stricter_margins_support_less_and_scale_one_changes_nothing() -> None:
+    every = an_exam(5)
+    false, true = [o for o in every if not o.truth], [o for o in every if o.grade == "T1x2"]
+
+    curve = trade_off(false, true)
+
+    assert [c.scale for c in curve] == list(SCALES)
+    assert all(scaled(o, 1.0) == o.word for o in every)
+    assert [c.missed for c in curve] == sorted(c.missed for c in curve)
+    assert [c.false_supported for c in curve] == sorted((c.false_supported for c in curve), reverse=True)
+    assert (
+        curve[0].missed == 0 and curve[-1].missed == 5
+    )  # 0.11 is beyond 0.05; 0.25 at least is not beyond 0.2 and 0.9
+
+
+def test_margins_are_those_of_most_claims() -> None:
+    assert margins(an_exam(2)) == {s.gate: s.margin for s in BATTERY if s.margin is not None}
