@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +13,18 @@ from typing import Any
 import pytest
 from made import an_exam
 from rich.console import Console
+from typer.testing import CliRunner
 
+from veriscope import cli
+from veriscope.errors import UserError
 from veriscope.exam import examine, rows
-from veriscope.exam.again import without
+from veriscope.exam.again import mutations, without
 from veriscope.exam.attempt import Task, attempt
+from veriscope.exam.beds import plantings
 from veriscope.exam.examine import APART, FLIPPED, WORDS, first_turn, tasks_of
-from veriscope.exam.keep import Outcome
+from veriscope.exam.keep import Outcome, key_of
 from veriscope.exam.planting import Planting
+from veriscope.exam.results import read
 from veriscope.exam.terminal import figure_table, mutation_table, table
 from veriscope.zoo import planted
 
@@ -132,15 +138,78 @@ def test_the_tables_state_the_bound_that_matters_for_each_truth() -> None:
     assert "60 of 60" not in counts
     figures = printed(figure_table(an_exam(60)))
     assert "0 of 180 (at most 1.7%)" in figures and "1 of 60 (at most 7.7%)" in figures
-    from veriscope.exam.again import mutations
-
     held = printed(mutation_table(mutations(an_exam(5))))
     assert "carries no weight here" in held and "F1 twin does it too (made)" in held
 
 
 def test_every_planting_has_a_seed_of_its_own() -> None:
-    plantings = planted.plantings("C1", 3, seed=1)
+    every = planted.plantings("C1", 3, seed=1)
 
-    kinds = [(p.grade, p.trap) for p in plantings]
-    assert len(plantings) == 3 * len(planted.C1_KINDS) and all(kinds.count(k) == 3 for k in set(kinds))
-    assert [dict(p.settings)["seed"] for p in plantings[:3]] == [100_000, 100_001, 100_002]
+    kinds = [(p.grade, p.trap) for p in every]
+    assert len(every) == 3 * len(planted.C1_KINDS) and all(kinds.count(k) == 3 for k in set(kinds))
+    assert [dict(p.settings)["seed"] for p in every[:3]] == [100_000, 100_001, 100_002]
+
+
+# --- the command
+
+
+def test_the_command_prints_one_list_of_rows(outcomes: list[Outcome], veriscope: Any) -> None:
+    out = json.loads(veriscope("--json").stdout)
+
+    assert out == rows(outcomes)
+    named = ("type", "truth", "grade", "trap", "n", *map(str.lower, WORDS), "bed", "seconds")
+    assert {tuple(row) for row in out} == {named}
+
+
+@pytest.mark.usefixtures("outcomes")
+def test_the_command_decides_again_and_shows_what_each_gate_holds_back(veriscope: Any, tmp_path: Path) -> None:
+    assert "without" in veriscope("--mutations").stdout and "dead salmon" in veriscope("--mutations").stdout
+    assert {m["gate"] for m in json.loads(veriscope("--mutations", "--json").stdout)} > {"i0", "g1", "g5"}
+    assert [r["supported"] for r in json.loads(veriscope("--without", "g1", "--json").stdout)] == [0, 0, 1]
+    assert "AUROC of the evidence score" in veriscope().stdout
+
+    veriscope("--results", str(tmp_path / "results.json"))
+    assert read(tmp_path / "results.json")["C1"]["dev"]["false_n"] == 2
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (("--without", "g77"), "No deciding gate 'g77'"),
+        (("--results", "x.json", "--grade", "F0"), "A result file holds whole exams"),
+        (("--grade", "F7"), "Planted there: "),
+    ],
+)
+@pytest.mark.usefixtures("outcomes")
+def test_the_command_says_what_to_mend(veriscope: Any, words: tuple[str, ...], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        veriscope(*words)
+
+
+@pytest.fixture
+def veriscope(kept: Path) -> Any:
+    """`veriscope exam` on the worked example's bed, in this process, with what is kept."""
+
+    def command(*words: str) -> Any:
+        common = ["exam", "--bed", "own_bed", "--only", "C1", "--count", "1", "--processes", "1", "--keep", str(kept)]
+        return CliRunner().invoke(cli.app, [*common, *words], catch_exceptions=False)
+
+    return command
+
+
+# --- a few claims of each type, in every run of the tests
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("claim_type", ["C2", "C3", "C4"])
+def test_smoke_one_true_and_one_false_claim_of_each_type_that_a_bed_plants(claim_type: str, tmp_path: Path) -> None:
+    try:
+        every = plantings("all", (claim_type,), 1)
+    except UserError:
+        pytest.skip(f"no bed plants {claim_type} yet")
+    chosen = [next((b, p) for b, p in every if p.truth == truth) for truth in (True, False)]
+
+    found = [attempt(Task(bed, p, dict(p.settings)["seed"], key_of(bed, p, 0), rivals=True)) for bed, p in chosen]
+
+    assert found[1].word != "SUPPORTED", found[1].trap
+    assert found[0].gates and found[0].rivals  # whether it is supported is for the exam to say, not for one claim

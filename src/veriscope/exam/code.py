@@ -19,6 +19,7 @@ ROOMS = ("methods", "rivals", "subjects", "examples", "exam/rivals.py", "finding
 SILENT = (
     "trials/rates.py",
     "trials/wording.py",
+    "exam/planting.py",
     *(f"{p}__init__.py" for p in ("", "claims/", "exam/", "trials/", "zoo/")),
 )
 

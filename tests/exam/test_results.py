@@ -1,0 +1,216 @@
+"""The result file and the pages written from it: development and final parts stay apart, nothing is typed by hand."""
+
+from __future__ import annotations
+
+import json
+import pkgutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made import BATTERY, an_exam, outcome
+
+from veriscope.errors import UserError
+from veriscope.exam.keep import BATTERIES, Outcome
+from veriscope.exam.pages import PAGES, TABLES, filled, said, write
+from veriscope.exam.results import merged, part, read, record
+from veriscope.trials import rates
+from veriscope.trials.rates import FARTHEST, Confidence, error_rates, evidence_score, exam_results
+
+ROOT = Path(__file__).parents[2]
+
+
+def final_exam(n: int = 20) -> list[Outcome]:
+    return [replace(o, seed=o.seed + 100, engine_seed=o.seed + 100) for o in an_exam(n)]
+
+
+def test_the_figures_of_an_exam_worked_by_hand() -> None:
+    found = part(an_exam(20), date="2026-01-01")
+
+    assert (found["false_supported"], found["false_n"], found["missed"], found["true_n"]) == (0, 60, 1, 20)
+    assert found["false_bound"] == pytest.approx(1 - 0.05 ** (1 / 60))
+    assert found["bed"] == "the bed made" and found["overstated_n"] == 0
+    assert found["inconclusive"] == 1 and found["decided_n"] == 100  # the small true ones are not clearly true
+    assert found["auroc"] == 1.0 and found["brier"] < 0.05 and 0 < found["log_score"] < 0.3
+    assert found["sensitivity"]["found_at"] == pytest.approx(2 ** (0.8 / 0.95))  # from 0 at 1 to 0.95 at 2
+    assert found["cost"] == {"cpu_seconds": 1.5, "passes": 300}
+    assert "not_run" in found["flips"]
+    by_trap = {r["trap"]: r for r in found["rivals"]}
+    assert by_trap["breaks all else"]["veriscope"] == 0 and by_trap["breaks all else"]["shipped checks"] == 20
+    assert by_trap["twin does it too"]["common practice"] == 20 and by_trap["coin"]["common practice"] == 0
+
+
+def test_overstated_claims_stand_beside_the_false_ones_and_are_not_among_them() -> None:
+    found = part([*an_exam(5), *(outcome(False, "F3", "too large", i) for i in range(5))], date="")
+
+    assert (found["false_supported"], found["false_n"]) == (0, 15)
+    assert (found["overstated_supported"], found["overstated_n"]) == (5, 5)
+    assert "5 of 5" in said(found)["overstated claims supported"]
+
+
+def test_flips_are_counted_from_further_engine_seeds() -> None:
+    again = [replace(o, engine_seed=o.seed + 7, word="INCONCLUSIVE") for o in an_exam(2) if o.grade == "T1x4"]
+
+    found = part([*an_exam(2), *again], date="")
+
+    assert found["flips"] == {"claims": 2, "changed": 2, "rate": 1.0, "to_supported": 2}
+    assert found["false_n"] == 6
+
+
+def test_an_exam_with_nothing_to_tell_apart_is_refused() -> None:
+    with pytest.raises(UserError, match="0 true ones"):
+        part([o for o in an_exam(2) if not o.truth], date="")
+
+
+def test_development_and_final_parts_never_mix(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    with pytest.raises(UserError, match="no development part"):
+        record(path, final_exam(), final=True, date="2026-01-02")
+
+    dev = record(path, an_exam(20), final=False, date="2026-01-01")["C9"]["dev"]
+    both = record(path, final_exam(10), final=True, date="2026-01-02")["C9"]
+
+    assert both["dev"] == dev == read(path)["C9"]["dev"]
+    assert (both["dev"]["false_n"], both["final"]["false_n"]) == (60, 30)
+    assert both["final"]["confidence"] == both["dev"]["confidence"]  # frozen, not fitted again
+    assert merged(both, "C1", "dev", {"x": 1})["C1"] == {"dev": {"x": 1}}
+
+
+def test_final_claims_are_not_spent_under_other_margins(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    record(path, an_exam(5), final=False, date="")
+    harder = tuple(replace(s, margin=0.2) if s.gate == "g2" else s for s in BATTERY)
+
+    with pytest.raises(UserError, match=r"no longer those that were frozen \(g2\)"):
+        record(path, [replace(o, battery=harder) for o in final_exam(5)], final=True, date="")
+
+
+# --- what a verdict prints
+
+
+@pytest.fixture
+def on_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A result file of one type in the place of the package's."""
+    path = tmp_path / "results.json"
+    record(path, an_exam(20), final=False, date="2026-01-01")
+    monkeypatch.setattr(rates, "exam_results", lambda: read(path))
+    return path
+
+
+def test_a_verdict_prints_development_rates_as_such_until_there_are_final_ones(on_file: Path) -> None:
+    line = error_rates("C9 MADE UP")
+
+    assert "On the bed made (development claims, no final exam yet, 2026-01-01)" in line
+    assert "supported 0 of 60 false claims (at most 4.9%) and missed 1 of 20 true ones" in line
+    assert "multiplies the odds by at least 12" in line and "confidence" not in line
+
+    record(on_file, final_exam(10), final=True, date="2026-01-02")
+    assert "(final claims, 2026-01-02)" in error_rates("C9 MADE UP") and "0 of 30" in error_rates("C9 MADE UP")
+    assert "have not been measured yet" in error_rates("C8 NEVER")
+
+
+@pytest.mark.usefixtures("on_file")
+def test_a_verdict_states_a_confidence_from_its_gates() -> None:
+    true, false = outcome(True, "T1x4"), outcome(False, "F2", g3=0.3)
+
+    high, low = (float(error_rates("C9", o.battery, o.gates).split()[-1].rstrip(".")) for o in (true, false))
+
+    assert high > 0.85 and low < 0.15
+
+
+def test_a_false_support_names_its_worst_kind(on_file: Path) -> None:
+    supported = [outcome(False, "F2", "slips through", i) for i in range(4)]
+    record(on_file, [*an_exam(20), *supported], final=False, date="2026-01-03")
+
+    assert "Worst kind: slips through, 4 of 4." in error_rates("C9")
+
+
+@pytest.mark.parametrize(
+    "values, score",
+    [
+        ({"g1": 0.2}, (0.2 - 0.1) / (0.05 / 1.6449)),  # the weakest of three gates, in standard errors
+        ({"g3": 0.75}, (0.75 - 0.8) / (0.05 / 1.6449)),
+        ({}, (0.95 - 0.8) / (0.05 / 1.6449)),
+        ({"g1": 9.0, "g2": 9.0, "g3": 9.0}, FARTHEST),
+        ({"f4": "fired"}, -FARTHEST),
+        ({"i0": 0.0}, -FARTHEST),
+        ({"r5": -9.0}, (0.95 - 0.8) / (0.05 / 1.6449)),  # a rival does not decide
+    ],
+)
+def test_the_evidence_score_by_hand(values: dict[str, Any], score: float) -> None:
+    one = outcome(True, "T0", **values)
+
+    assert evidence_score(one.battery, one.gates) == pytest.approx(score, rel=1e-3)
+
+
+def test_a_falsifier_that_qualifies_caps_the_score_at_nothing_shown() -> None:
+    one = outcome(True, "T0", f4="fired")
+    battery = tuple(replace(s, if_fired="CONDITIONAL") if s.gate == "f4" else s for s in one.battery)
+
+    assert evidence_score(battery, one.gates) == 0.0
+
+
+def test_stated_confidence_never_says_more_than_its_claims_can_show() -> None:
+    assert Confidence(0.0, 100.0, 58).of(9.0) == pytest.approx(59 / 60)
+    assert Confidence(0.0, 100.0, 58).of(-9.0) == pytest.approx(1 / 60)
+
+
+# --- the package's own file and the pages
+
+
+def test_the_packages_margins_are_those_that_were_examined() -> None:
+    for claim_type, parts in exam_results().items():
+        module = f"veriscope.claims.{BATTERIES[claim_type]}"
+        battery = {s.gate: s.margin for s in pkgutil.resolve_name(f"{module}:BATTERY") if s.margin is not None}
+        for found in parts.values():
+            assert found.get("margins", battery) == battery, f"{claim_type}: margins changed since its exam"
+
+
+def test_the_packages_rows_add_up_to_its_headlines() -> None:
+    for parts in exam_results().values():
+        for found in parts.values():
+            false = [r for r in found["rows"] if not r["truth"] and r["grade"] in ("F0", "F1", "F2")]
+            assert sum(r["n"] for r in false) == found["false_n"]
+            assert sum(r["supported"] for r in false) == found["false_supported"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_pages_are_those_that_the_results_write(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+
+    assert filled(text, exam_results()) == text, "run: veriscope exam --write-docs"
+    assert "<!-- exam: headlines -->" in text
+
+
+def test_every_table_is_on_the_page_a_sceptic_reads() -> None:
+    text = (ROOT / "docs/exam.md").read_text(encoding="utf-8")
+
+    assert all(f"<!-- exam: {name} -->" in text for name in TABLES)
+
+
+def test_pages_are_written_from_results_and_final_claims_take_their_place(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    marks = "".join(f"<!-- exam: {name} -->\nold\n<!-- end -->\n" for name in TABLES)
+    for page in PAGES:
+        (tmp_path / page).write_text(marks, encoding="utf-8")
+    path = tmp_path / "results.json"
+    record(path, an_exam(20), final=False, date="2026-01-01")
+    results = record(path, final_exam(10), final=True, date="2026-01-02")
+
+    write(tmp_path, results)
+
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "old" not in text and "C9, final claims, 2026-01-02" in text and "0 of 30 (at most 9.5%)" in text
+    assert "| C9 | false: twin does it too | F1 | 0 of 10 | 10 of 10 | 0 of 10 |" in text
+    assert "| C9 | g2 twins | F1 twin does it too | 0 to 10 of 10 | +10 |" in text
+    assert "2026-01-01" in text  # both parts are in the table of versions
+    assert filled(text, results) == text
+    assert json.loads(path.read_text(encoding="utf-8")) == results
+
+
+def test_an_unknown_table_and_a_folder_without_pages_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no exam table 'nonsense'"):
+        filled("<!-- exam: nonsense -->\n<!-- end -->", {})
+    with pytest.raises(UserError, match=r"no docs/exam.md in .*project's own folder"):
+        write(tmp_path, {})
