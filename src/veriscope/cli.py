@@ -240,7 +240,8 @@ def zoo() -> None:
 def exam(
     only: Annotated[str, typer.Option(help="claim type: C1, C2, C3, C4; all by default")] = "",
     bed: Annotated[str, typer.Option(help="bed of the zoo, all of them, or the import path of your own")] = "all",
-    count: Annotated[int, typer.Option(help="claims of each kind", min=1)] = 60,
+    count: Annotated[int, typer.Option(help="claims of each grade of a type, shared among its kinds", min=1)] = 60,
+    each_kind: Annotated[bool, typer.Option("--each-kind", help="as many claims of every kind")] = False,
     seed: Annotated[int, typer.Option(help="first seed of the beds", min=0)] = 0,
     grade: Annotated[str, typer.Option(help="only this grade: F0 to F3, T0, T1x0.5 to T1x4, T2")] = "",
     trap: Annotated[str, typer.Option(help="only kinds with this text in their name")] = "",
@@ -263,8 +264,8 @@ def exam(
         raise UserError("A result file holds whole exams. Leave out --grade, --trap and --without, or --results.")
     with _exam_bar() as told:
         outcomes = examine(
-            only or beds.TYPES, bed, count=count, seed=seed, final=final, grade=grade, trap=trap, flips=flips,
-            processes=processes, keep=keep, told=told,
+            only or beds.TYPES, bed, count=count, seed=seed, final=final, grade=grade, trap=trap, each_kind=each_kind,
+            flips=flips, processes=processes, keep=keep, told=told,
         )  # fmt: skip
     if without:
         outcomes = again.removed(outcomes, without)

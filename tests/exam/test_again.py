@@ -37,6 +37,7 @@ def test_each_gate_holds_back_what_was_planted_for_it_and_the_others_nothing() -
 
     assert set(found) == {"i0", "g1", "g2", "g3", "f4"}  # the rival decides nothing, so it is not in the table
     assert (found["g2"].trap, found["g2"].before, found["g2"].after, found["g2"].n) == ("twin does it too", 0, 10, 10)
+    assert (found["g2"].refuses, found["g2"].total, found["g1"].refuses) == (20, 10, 10)  # a coin is refused by both
     assert (found["g3"].grade, found["g3"].total) == ("F2", 10)
     assert all(found[g].trap == "" and found[g].total == 0 for g in ("i0", "g1", "f4"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,6 +105,9 @@ def test_grade_and_trap_choose_among_what_is_planted() -> None:
     found = plantings("planted", ("C1",), 2, grade="F1", trap="LEAKED")
 
     assert [p.trap for _, p in found] == ["leaked in the input"] * 2
+    of_f1 = Counter(p.trap for _, p in plantings("planted", ("C1",), 5, grade="F1"))
+    assert set(of_f1.values()) == {-(-5 // len(of_f1))}  # five shared among the kinds of the grade, rounded up
+    assert set(Counter(p.trap for _, p in plantings("planted", ("C1",), 2, each_kind=True)).values()) == {2}
     with pytest.raises(UserError, match=r"grade F9.*Planted there: .*C1 F0 null label"):
         plantings("planted", ("C1",), 1, grade="F9")
     with pytest.raises(UserError, match=r"no claim type 'C13'.*C1, C2, C3, C4"):

@@ -203,7 +203,7 @@ def test_pages_are_written_from_results_and_final_claims_take_their_place(tmp_pa
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "old" not in text and "C9, final claims, 2026-01-02" in text and "0 of 30 (at most 9.5%)" in text
     assert "| C9 | false: twin does it too | F1 | 0 of 10 | 10 of 10 | 0 of 10 |" in text
-    assert "| C9 | g2 twins | F1 twin does it too | 0 to 10 of 10 | +10 |" in text
+    assert "| C9 | g2 twins | F1 twin does it too | 0 to 10 of 10 | 20 | 10 |" in text
     assert "2026-01-01" in text  # both parts are in the table of versions
     assert filled(text, results) == text
     assert json.loads(path.read_text(encoding="utf-8")) == results

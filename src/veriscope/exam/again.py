@@ -19,6 +19,7 @@ from veriscope.trials.judge import outcome_of
 
 SCALES = (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0)
 HIGH_SHARE = 0.5  # a margin on a share from here on is scaled by its distance to 1
+STOPS = ("fail", "unclear", "not run", "fired")  # outcomes with which a claim is not SUPPORTED
 POWER = "p0"  # the check of power, which stands in no battery
 
 
@@ -70,8 +71,9 @@ def deciding(battery: Sequence[GateSpec]) -> list[str]:
 class Mutation:
     """What one gate holds back: the kind of false claim whose support rises most without it.
 
-    `trap` is empty where its removal lets no false claim through: it carries no weight on these beds. `total` counts
-    over all false claims of the type.
+    `trap` is empty where its removal lets no false claim through: it carries no weight on these beds. `refuses` counts
+    the false claims of the type that it does not let pass, alone or with other gates; `total` those that only it holds
+    back.
     """
 
     claim_type: str
@@ -83,6 +85,7 @@ class Mutation:
     n: int
     before: int
     after: int
+    refuses: int
     total: int
 
 
@@ -105,13 +108,14 @@ def _mutation(claim_type: str, gate: str, title: str, false: Sequence[Outcome]) 
         kinds.setdefault(o.kind, []).append((o.word == "SUPPORTED", without(o, gate) == "SUPPORTED"))
     rises = {kind: sum(after - before for before, after in pairs) / len(pairs) for kind, pairs in kinds.items()}
     total = sum(after - before for pairs in kinds.values() for before, after in pairs)
+    refuses = sum(r.gate == gate and r.outcome in STOPS for o in false for r in reached(o.gates))
     worst = max(rises, key=lambda kind: rises[kind], default=None)
     if worst is None or rises[worst] <= 0:
-        return Mutation(claim_type, gate, title, "", "", "", len(false), 0, 0, total)
+        return Mutation(claim_type, gate, title, "", "", "", len(false), 0, 0, refuses, total)
     bed, _, _, grade, trap = worst
     pairs = kinds[worst]
     before, after = sum(b for b, _ in pairs), sum(a for _, a in pairs)
-    return Mutation(claim_type, gate, title, grade, trap, bed, len(pairs), before, after, total)
+    return Mutation(claim_type, gate, title, grade, trap, bed, len(pairs), before, after, refuses, total)
 
 
 @dataclass(frozen=True)

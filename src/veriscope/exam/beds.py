@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Mapping, Sequence
 
 from veriscope.errors import UserError, nearest
@@ -53,16 +54,25 @@ def beds(wanted: str = "all") -> Mapping[str, Bed]:
 
 
 def plantings(
-    wanted: str, types: Sequence[str], count: int, seed: int = 0, final: bool = False, grade: str = "", trap: str = ""
+    wanted: str,
+    types: Sequence[str],
+    count: int,
+    seed: int = 0,
+    final: bool = False,
+    grade: str = "",
+    trap: str = "",
+    each_kind: bool = False,
 ) -> list[tuple[str, Planting]]:
     """Planted claims with the bed that each comes from.
 
     Args:
         wanted: A bed, or "all".
         types: Claim types, of "C1" ... "C4".
-        count: Claims of each kind.
+        count: Claims of each grade of a type, shared evenly among its kinds (rounded up), so that a grade that many
+            beds plant is no dearer than one that few do.
         grade: Only this grade ("F2", "T1x2").
         trap: Only kinds with this text in their name.
+        each_kind: Plant `count` of every kind instead.
 
     Raises:
         UnknownBed: A bed was named that is not there.
@@ -71,12 +81,8 @@ def plantings(
     for name in types:
         if name not in TYPES:
             raise UserError(f"There is no claim type '{name}' in the exam. Types: {', '.join(TYPES)}")
-    every = [
-        (name, planting)
-        for name, found in beds(wanted).items()
-        for kind in types
-        for planting in found.plantings(kind, count, seed, final)
-    ]
+    found = beds(wanted)
+    every = [(n, p) for n, b in found.items() for kind in types for p in b.plantings(kind, count, seed, final)]
     fitting = [(n, p) for n, p in every if grade in ("", p.grade) and trap.casefold() in p.trap.casefold()]
     if not fitting:
         kinds = "; ".join(sorted({f"{p.claim_type} {p.grade} {p.trap}" for _, p in every})) or "none"
@@ -84,4 +90,18 @@ def plantings(
             f"No bed of '{wanted}' plants such claims ({', '.join(types)}"
             f"{', grade ' + grade if grade else ''}{', trap ' + trap if trap else ''}). Planted there: {kinds}"
         )
-    return fitting
+    return fitting if each_kind else shared(fitting, count)
+
+
+def shared(planted: Sequence[tuple[str, Planting]], count: int) -> list[tuple[str, Planting]]:
+    """The first few claims of each kind, so many that every grade of a type comes to `count` or a little more."""
+    kinds: dict[tuple[str, str], dict[tuple[str, str], int]] = {}
+    for name, p in planted:
+        kinds.setdefault((p.claim_type, p.grade), {})[name, p.trap] = 0
+    out = []
+    for name, p in planted:
+        of_grade = kinds[p.claim_type, p.grade]
+        if of_grade[name, p.trap] < math.ceil(count / len(of_grade)):
+            of_grade[name, p.trap] += 1
+            out.append((name, p))
+    return out

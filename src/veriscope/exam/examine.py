@@ -35,15 +35,17 @@ def examine(
     final: bool = False,
     grade: str = "",
     trap: str = "",
+    each_kind: bool = False,
     flips: int = 1,
     processes: int = 2,
     keep: Path | None = None,
     told: Callable[[int, int], None] | None = None,
 ) -> list[Outcome]:
-    """Try `count` planted claims of each kind, or read back what was kept of them.
+    """Try `count` planted claims of each grade, or read back what was kept of them.
 
     Args:
         only: Claim type or types.
+        count: Claims of each grade of a type, shared among its kinds; with `each_kind` of every kind.
         bed: A bed of the zoo, "all" of them, or the import path of someone else's.
         final: Final claims: other seeds and sizes than those that the verifier was developed on.
         grade: Only claims of this grade.
@@ -61,7 +63,7 @@ def examine(
         ItemFailed: A trial broke down. What was finished before is kept.
     """
     types = (only,) if isinstance(only, str) else tuple(only)
-    planted = plantings(bed, types, count, seed, final, grade, trap)
+    planted = plantings(bed, types, count, seed, final, grade, trap, each_kind)
     tasks = tasks_of(planted, flips)
     store, keys = Keep(keep or home()), {t.key for t in tasks}
     done: dict[Hashable, Outcome] = {key: o for kind in types for key, o in store.find(kind, keys).items()}

@@ -188,10 +188,12 @@ def gates(results: Mapping[str, Any]) -> str:
         for m in part.get("mutations", ()):
             most = f"{m['grade']} {m['trap']}" if m["trap"] else "carries no weight here"
             rise = f"{m['before']} to {m['after']} of {m['n']}" if m["trap"] else f"0 of {m['n']}"
-            body.append([t, f"{m['gate']} {m['title']}", most, rise, f"{m['total']:+d}"])
+            body.append([t, f"{m['gate']} {m['title']}", most, rise, m["refuses"], m["total"]])
     if not body:
         return f"{NOT_YET}\n"
-    return markdown(["type", "without this gate", "rises most in", "supported", "over all false claims"], body)
+    return markdown(
+        ["type", "without this gate", "rises most in", "supported", "false claims it refuses", "it alone"], body
+    )
 
 
 def margins(results: Mapping[str, Any]) -> str:
