@@ -254,12 +254,15 @@ def exam(
     keep: Annotated[Path | None, typer.Option(help="folder of kept outcomes; the user's cache by default")] = None,
     results: Annotated[Path | None, typer.Option(help="put all figures into this result file")] = None,
     write_docs: Annotated[bool, typer.Option("--write-docs", help="fill in the tables of README and docs")] = False,
+    methods: Annotated[bool, typer.Option("--methods", help="the methods' own errors: `count` beds each")] = False,
 ) -> None:
     """Planted claims through the trials: the verifier's error rates. A killed exam goes on where it was."""
     from veriscope.exam import again, beds, examine, pages, record, rows, terminal
 
     if write_docs:
         return console.print("wrote", *pages.write(Path(), pages.packaged()), highlight=False, soft_wrap=True)
+    if methods:
+        return _exam_of_methods(count, seed, results, as_json)
     if results is not None and (grade or trap or without):
         raise UserError("A result file holds whole exams. Leave out --grade, --trap and --without, or --results.")
     with _exam_bar() as told:
@@ -278,6 +281,18 @@ def exam(
         return print(json.dumps(rows(outcomes)))
     console.print(terminal.table(rows(outcomes)))
     console.print(terminal.figure_table(outcomes))
+
+
+def _exam_of_methods(beds: int, seed: int, results: Path | None, as_json: bool) -> None:
+    from veriscope.exam.methods import calibrate_methods, record_methods
+    from veriscope.exam.terminal import method_table
+    from veriscope.trials.evidence import to_plain
+
+    with _exam_bar() as told:
+        found = calibrate_methods(beds, seed=seed, told=told)
+    if results is not None:
+        record_methods(results, found, time.strftime("%Y-%m-%d"))
+    print(json.dumps(to_plain(found))) if as_json else console.print(method_table(found))
 
 
 @contextmanager

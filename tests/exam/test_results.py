@@ -13,7 +13,7 @@ from made import BATTERY, an_exam, outcome
 
 from veriscope.errors import UserError
 from veriscope.exam.keep import BATTERIES, Outcome
-from veriscope.exam.pages import PAGES, TABLES, filled, said, write
+from veriscope.exam.pages import PAGES, TABLES, filled, parts, said, write
 from veriscope.exam.results import merged, part, read, record
 from veriscope.trials import rates
 from veriscope.trials.rates import FARTHEST, Confidence, error_rates, evidence_score, exam_results
@@ -160,19 +160,17 @@ def test_stated_confidence_never_says_more_than_its_claims_can_show() -> None:
 
 
 def test_the_packages_margins_are_those_that_were_examined() -> None:
-    for claim_type, parts in exam_results().items():
+    for claim_type, _, found in parts(exam_results()):
         module = f"veriscope.claims.{BATTERIES[claim_type]}"
         battery = {s.gate: s.margin for s in pkgutil.resolve_name(f"{module}:BATTERY") if s.margin is not None}
-        for found in parts.values():
-            assert found.get("margins", battery) == battery, f"{claim_type}: margins changed since its exam"
+        assert found.get("margins", battery) == battery, f"{claim_type}: margins changed since its exam"
 
 
 def test_the_packages_rows_add_up_to_its_headlines() -> None:
-    for parts in exam_results().values():
-        for found in parts.values():
-            false = [r for r in found["rows"] if not r["truth"] and r["grade"] in ("F0", "F1", "F2")]
-            assert sum(r["n"] for r in false) == found["false_n"]
-            assert sum(r["supported"] for r in false) == found["false_supported"]
+    for *_, found in parts(exam_results()):
+        false = [r for r in found["rows"] if not r["truth"] and r["grade"] in ("F0", "F1", "F2")]
+        assert sum(r["n"] for r in false) == found["false_n"]
+        assert sum(r["supported"] for r in false) == found["false_supported"]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -110,7 +110,7 @@ def _found_at(sensitivity: Mapping[str, Any] | None) -> str:
 
 
 def _times(bound: float | None) -> str:
-    return "not reached" if bound is None else f"{bound:.2f}"
+    return "not reached" if bound is None else f"{bound:.3g}"
 
 
 def _flips(found: Mapping[str, Any] | None) -> str:
@@ -224,6 +224,32 @@ def rivals(results: Mapping[str, Any]) -> str:
     return markdown(["type", "planted claim", "grade", *(f"supported by {n}" for n in names)], body)
 
 
+def methods(results: Mapping[str, Any]) -> str:
+    """The error of each method of reading, before any trial."""
+    found = results.get("methods")
+    if not found:
+        return f"{NOT_YET}\n"
+    body = [
+        [
+            r["method"],
+            _share(r["false_positives"], r["nulls"], "at most"),
+            _share(r["missed"], r["planted"], "at most"),
+            f"{r['reseed_deviation']:.4f}",
+            _detectable(r["detectable"]),
+        ]
+        for r in found["rows"]
+    ]
+    head = ["method", "null labels read", "features of 0.1 bits missed", "reseed deviation, bits", "detectable, bits"]
+    return markdown(head, body)
+
+
+def _detectable(found: Mapping[str, Any]) -> str:
+    at, low, high = found["at"], found["low"], found["high"]
+    if isinstance(at, Mapping):
+        return "not reached"
+    return f"{at:.3f} [{_times(low)}, {_times(high)}]"
+
+
 def versions(results: Mapping[str, Any]) -> str:
     """What ran, where and when."""
     body = [
@@ -240,5 +266,6 @@ TABLES = {
     "gates": gates,
     "margins": margins,
     "rivals": rivals,
+    "methods": methods,
     "versions": versions,
 }

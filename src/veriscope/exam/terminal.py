@@ -10,8 +10,10 @@ from rich.table import Table
 from veriscope.exam.again import Mutation
 from veriscope.exam.examine import WORDS
 from veriscope.exam.keep import Outcome
-from veriscope.exam.pages import said
+from veriscope.exam.methods import Calibration
+from veriscope.exam.pages import methods, said
 from veriscope.exam.results import both, part
+from veriscope.trials.evidence import to_plain
 from veriscope.trials.statistics import clopper_pearson
 
 SHORT = ("supp.", "ref.", "inc.", "cond.", "underd.", "inv.")  # WORDS, for narrow windows
@@ -63,4 +65,16 @@ def figure_table(outcomes: Sequence[Outcome]) -> Table:
         out.add_column(column, justify="right" if column else "left")
     for name in next(iter(parts.values()), ()):
         out.add_row(name, *(column[name] for column in parts.values()))
+    return out
+
+
+def method_table(found: Sequence[Calibration]) -> Table:
+    """What each method does on planted truth, as its page has it."""
+    out = Table(box=None, pad_edge=False)
+    lines = methods({"methods": {"rows": [to_plain(c) for c in found]}}).splitlines()
+    head, _, *body = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    for column in head:
+        out.add_column(column)
+    for cells in body:
+        out.add_row(*cells)
     return out

@@ -29,13 +29,16 @@ def exam_results() -> dict[str, Any]:
     return json.loads(found.read_text(encoding="utf-8")) if found.is_file() else {}
 
 
-def error_rates(claim_type: str, battery: Sequence[GateSpec] = (), results: Sequence[GateResult] = ()) -> str:
+def error_rates(
+    claim_type: str, battery: Sequence[GateSpec] = (), results: Sequence[GateResult] = (), method: str = ""
+) -> str:
     """One line for the verdict sentence.
 
     Args:
         claim_type: "C1 REPRESENTS", or the number alone.
         battery: The gates that the verdict was decided by; with it a confidence is stated, where the exam fitted one.
         results: What they found.
+        method: Import path of the method that made the finding: its own noise is held against the effect.
     """
     parts = exam_results().get(claim_type.split()[0], {})
     found = parts.get("final") or parts.get("dev")
@@ -58,7 +61,25 @@ def error_rates(claim_type: str, battery: Sequence[GateSpec] = (), results: Sequ
     if stated and battery and results:
         at = Confidence(**stated).of(evidence_score(battery, results))
         said += f" Stated confidence at even odds: {at:.2f}."
-    return said
+    return said + instrument_noise(claim_type, results, method)
+
+
+def instrument_noise(claim_type: str, results: Sequence[GateResult], method: str) -> str:
+    """Label an effect that a method's own rerun could make: under twice its reseed deviation on planted truth.
+
+    Nothing for a method that was not calibrated, and for effects in another unit than the calibration's bits.
+    """
+    room, _, name = method.rpartition(":")
+    rows = {row["method"]: row for row in exam_results().get("methods", {}).get("rows", ())}
+    effect = next((r.estimate for r in results if r.gate == "g1" and r.unit == "bits"), None)
+    if not (claim_type.startswith("C1") and room.startswith("veriscope.methods") and name in rows and effect):
+        return ""
+    noise = 2 * rows[name]["reseed_deviation"]
+    if not isinstance(effect, Estimate) or effect.value >= noise:
+        return ""
+    return (
+        f" Inside instrument noise: less than {noise:.3f} bits, twice the reseed deviation of {name} on planted truth."
+    )
 
 
 def evidence_score(battery: Sequence[GateSpec], results: Sequence[GateResult]) -> float:

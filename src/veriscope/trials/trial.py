@@ -373,7 +373,7 @@ def conclude(
     """Decide and word from gate results and counts only, so that it can be repeated from the ledger."""
     decision: Decision = decide(battery, results)
     toy = n_parameters < TOY_PARAMETERS
-    rates = error_rates(card.type, battery, results) if rates is None else rates
+    rates = error_rates(card.type, battery, results, card.method) if rates is None else rates
     text = wording.sentence(card, decision, results, toy=toy, looks=looks, rates=rates)
     primary = next((r for r in results if r.gate == card.effect_gate), None)
     weakest = wording.hardest(results)
