@@ -257,17 +257,21 @@ def exam(
     methods: Annotated[bool, typer.Option("--methods", help="the methods' own errors: `count` beds each")] = False,
 ) -> None:
     """Planted claims through the trials: the verifier's error rates. A killed exam goes on where it was."""
-    from veriscope.exam import again, beds, examine, pages, record, rows, terminal
+    from veriscope.exam import again, beds, check_frozen, examine, pages, record, rows, terminal
+    from veriscope.trials.rates import exam_results
 
     if write_docs:
-        return console.print("wrote", *pages.write(Path(), pages.packaged()), highlight=False, soft_wrap=True)
+        return console.print("wrote", *pages.write(Path(), exam_results()), highlight=False, soft_wrap=True)
     if methods:
         return _exam_of_methods(count, seed, results, as_json)
     if results is not None and (grade or trap or without):
         raise UserError("A result file holds whole exams. Leave out --grade, --trap and --without, or --results.")
+    types = (only,) if only else beds.TYPES
+    if final and results is not None:
+        check_frozen(results, types)
     with _exam_bar() as told:
         outcomes = examine(
-            only or beds.TYPES, bed, count=count, seed=seed, final=final, grade=grade, trap=trap, each_kind=each_kind,
+            types, bed, count=count, seed=seed, final=final, grade=grade, trap=trap, each_kind=each_kind,
             flips=flips, processes=processes, keep=keep, told=told,
         )  # fmt: skip
     if without:

@@ -6,13 +6,13 @@ import pytest
 from made import BATTERY, an_exam, outcome
 
 from veriscope.errors import UserError
-from veriscope.exam.again import SCALES, as_tried, mutations, removed, scaled, stricter, trade_off, without
+from veriscope.exam.again import SCALES, mutations, removed, scaled, stricter, trade_off, without
 from veriscope.exam.results import margins
 
 
 def test_nothing_changed_gives_the_trials_own_word() -> None:
     for one in (*an_exam(2), outcome(True, "T0", p0=True, g1=0.0), outcome(True, "T0", i0=0.0)):
-        assert as_tried(one) == one.word
+        assert without(one) == one.word
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from made import BATTERY, an_exam, outcome
 from veriscope.errors import UserError
 from veriscope.exam.keep import BATTERIES, Outcome
 from veriscope.exam.pages import PAGES, TABLES, filled, parts, said, write
-from veriscope.exam.results import merged, part, read, record
+from veriscope.exam.results import check_frozen, merged, part, read, record
 from veriscope.trials import rates
 from veriscope.trials.rates import FARTHEST, Confidence, error_rates, evidence_score, exam_results
 
@@ -84,6 +84,21 @@ def test_final_claims_are_not_spent_under_other_margins(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match=r"no longer those that were frozen \(g2\)"):
         record(path, [replace(o, battery=harder) for o in final_exam(5)], final=True, date="")
+
+
+def test_final_claims_are_refused_before_any_is_tried(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    with pytest.raises(UserError, match="C2 has no development part"):
+        check_frozen(path, ("C2",))
+
+    battery = pkgutil.resolve_name("veriscope.claims.mediates:BATTERY")
+    dev = {"confidence": {}, "margins": {s.gate: s.margin for s in battery if s.margin is not None}}
+    path.write_text(json.dumps({"C2": {"dev": dev}}), encoding="utf-8")
+    check_frozen(path, ("C2",))
+    dev["margins"]["g5"] = 0.7
+    path.write_text(json.dumps({"C2": {"dev": dev}}), encoding="utf-8")
+    with pytest.raises(UserError, match=r"no longer those that were frozen \(g5\)"):
+        check_frozen(path, ("C2",))
 
 
 # --- what a verdict prints

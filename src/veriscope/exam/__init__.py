@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from veriscope.exam.examine import examine, rows
 from veriscope.exam.planting import FINAL, Bed, Planting
-from veriscope.exam.results import record
+from veriscope.exam.results import check_frozen, record
 
-__all__ = ["FINAL", "Bed", "Planting", "examine", "record", "rows"]
+__all__ = ["FINAL", "Bed", "Planting", "check_frozen", "examine", "record", "rows"]

@@ -24,7 +24,7 @@ POWER = "p0"  # the check of power, which stands in no battery
 
 
 def without(outcome: Outcome, *gates: str) -> Word:
-    """The word that a claim would have come to without some gates, by name.
+    """The word that a claim would have come to without some gates, by name; without none, the trial's own.
 
     Gates that the trial did not reach, because one of these stood before them, count then.
     """
@@ -45,11 +45,6 @@ def removed(outcomes: Sequence[Outcome], gate: str) -> list[Outcome]:
             f"No deciding gate '{gate}' among these claims. {nearest(gate, known)}Gates: {', '.join(known)}"
         )
     return [replace(o, word=without(o, gate)) for o in outcomes]
-
-
-def as_tried(outcome: Outcome) -> Word:
-    """The word that the kept gates give with nothing changed: the trial's own."""
-    return without(outcome)
 
 
 def reached(results: Sequence[GateResult]) -> list[GateResult]:

@@ -13,7 +13,6 @@ from typing import Any
 
 from veriscope.errors import UserError
 from veriscope.exam.examine import WORDS
-from veriscope.trials.rates import exam_results
 from veriscope.trials.statistics import clopper_pearson
 
 PAGES = ("docs/exam.md", "README.md")
@@ -34,11 +33,6 @@ def write(folder: Path, results: Mapping[str, Any]) -> list[Path]:
         text = (folder / page).read_text(encoding="utf-8")
         (folder / page).write_text(filled(text, results), encoding="utf-8")
     return [folder / page for page in PAGES]
-
-
-def packaged() -> Mapping[str, Any]:
-    """The results that the package carries."""
-    return exam_results()
 
 
 def filled(text: str, results: Mapping[str, Any]) -> str:

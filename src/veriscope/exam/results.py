@@ -7,6 +7,7 @@ their part. The final part is only measured: it takes both from there, and never
 from __future__ import annotations
 
 import json
+import pkgutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -26,7 +27,7 @@ from veriscope.exam.figures import (
     out_of_sample,
     sensitivity,
 )
-from veriscope.exam.keep import Outcome
+from veriscope.exam.keep import BATTERIES, Outcome
 from veriscope.ledger import versions
 from veriscope.trials.evidence import to_plain
 from veriscope.trials.rates import Confidence, evidence_score
@@ -220,20 +221,33 @@ def record(path: Path, outcomes: Sequence[Outcome], *, final: bool, date: str) -
     results = read(path)
     for claim_type in sorted({o.claim_type for o in outcomes}):
         mine = [o for o in outcomes if o.claim_type == claim_type]
-        frozen = _frozen(results, claim_type, mine) if final else None
+        frozen = _frozen(results, claim_type, margins(mine)) if final else None
         found = part(mine, date=date, frozen=frozen)
         results = merged(results, claim_type, "final" if final else "dev", found)
     path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return results
 
 
-def _frozen(results: Mapping[str, Any], claim_type: str, outcomes: Sequence[Outcome]) -> Mapping[str, Any]:
+def check_frozen(path: Path, types: Sequence[str]) -> None:
+    """Refuse final claims before any is spent: without a development part, or under other margins than it froze.
+
+    Raises:
+        UserError: So it is, of one of these claim types.
+    """
+    results = read(path)
+    for claim_type in types:
+        battery = pkgutil.resolve_name(f"veriscope.claims.{BATTERIES[claim_type]}:BATTERY")
+        _frozen(results, claim_type, {s.gate: s.margin for s in battery if s.margin is not None})
+
+
+def _frozen(results: Mapping[str, Any], claim_type: str, now: Mapping[str, float]) -> Mapping[str, Any]:
+    """The development part, if final claims may be held against it."""
     dev = results.get(claim_type, {}).get("dev")
     if dev is None or "confidence" not in dev:
         raise UserError(
             f"{claim_type} has no development part to take margins and calibration from. Run it first without --final."
         )
-    now, then = margins(outcomes), dev["margins"]
+    then = dev["margins"]
     changed = sorted(g for g in now.keys() | then.keys() if now.get(g) != then.get(g))
     if changed:
         raise UserError(
