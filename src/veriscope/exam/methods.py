@@ -34,6 +34,7 @@ SITE = "residual"
 LEVELS = (0.0125, 0.025, 0.05, 0.1, 0.2)  # planted bits; 0.05 is the least that C1 claims by default
 TWICE = 0.1
 RESEEDS = 10
+ROUNDING = 1e-6  # bits: a reader that calibration sets to nothing gives zero to within rounding, and has read nothing
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def calibrate_methods(
             method = kind(site=SITE)
             items = bits_read(method, data, seed=i)
             found = Resampler(data.gate_clusters, i, draws=1_000).mean(items)
-            counted[name].setdefault(level, []).append((found.low > 0, found.value))
+            counted[name].setdefault(level, []).append((found.low > ROUNDING, found.value))
             if level == TWICE:
                 spread[name].append(reseed_variance(method, data))
         if told is not None:

@@ -12,7 +12,7 @@ is swapped, removed or added, and what is read off) is the claim's own, so that 
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from torch import Tensor
 from veriscope.ledger import Ledger
 from veriscope.subjects import Add, Edit, Subject
 from veriscope.trials.reading import as_array
+from veriscope.trials.removal import behave
 from veriscope.trials.statistics import Array
 
 LEVEL = 0.05
@@ -121,15 +122,18 @@ def removing(bench: Any) -> Effect:
     items, removal = bench.items, bench.removal
     sizes = {site: _size(bench, site) for site in removal.sites}
 
+    def fall(edits: Sequence[Edit]) -> Array:
+        return items.scores.gap - behave(bench.subject, items.rows, edits).gap
+
     def placebo(rng: torch.Generator) -> Array:
         edits = []
         for site, size in sizes.items():
             axes = items.acts[site].shape[2 if items.everywhere else 1 :]
             along = _unit(torch.randn(int(np.prod(axes)), generator=rng)).view(axes)
             edits.append(Edit(site, Add(size * along), at=items.rows.at))
-        return items.scores.gap - items.behave(bench.subject, edits).gap
+        return fall(edits)
 
-    return items.scores.gap - bench.removed.gap, placebo
+    return fall(removal.edits("mean", items.rows.at)), placebo
 
 
 def _size(bench: Any, site: str) -> float:
@@ -146,10 +150,9 @@ def _size(bench: Any, site: str) -> float:
 def steering(bench: Any) -> Effect:
     """C4: change of the behaviour at one dose of the vector."""
     prompts, unit = bench.gate_prompts, bench.unit
-    base = bench.steering.propensity(prompts)
 
     def shift(vector: Tensor) -> Array:
-        return as_array(bench.steering.propensity(prompts, vector) - base)
+        return as_array(bench.steering.shifts(prompts, [vector])[0])
 
     return shift(unit), lambda rng: shift(unit.norm() * _unit(torch.randn(unit.shape, generator=rng)))
 
