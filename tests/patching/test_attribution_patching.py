@@ -102,7 +102,7 @@ def test_the_same_in_small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
         "steps": 2,
     }
     whole = attribution_patching(one, **UNEVEN, **named)
-    monkeypatch.setattr("veriscope.patching.attribution._TOKENS_AT_ONCE", 7)
+    monkeypatch.setattr("veriscope.patching.attribution.TOKENS_AT_ONCE", 7)
 
     parts = attribution_patching(one, **UNEVEN, **named)
 

@@ -2,11 +2,14 @@
 
 from veriscope.compute.executors import Executor, ItemFailed, Processes, Serial, cores
 from veriscope.compute.measure import duration, estimate, free_memory, size
+from veriscope.compute.pieces import BadFolder, Pieces
 from veriscope.compute.resume import map_resumable
 
 __all__ = [
+    "BadFolder",
     "Executor",
     "ItemFailed",
+    "Pieces",
     "Processes",
     "Serial",
     "cores",

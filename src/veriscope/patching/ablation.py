@@ -162,12 +162,13 @@ def ablation_scan(
     seed: int = 0,
     clusters: Sequence[str] | None = None,
     progress: bool = False,
+    keep: str | Path | None = None,
 ) -> Ablated:
     """Ablate each cell by itself, and beside each make random changes that are as large in every text.
 
     Args:
         subject: A model that gives logits.
-        texts, answers, foils, part, blocks, units, clusters, progress: As in `activation_patching`.
+        texts, answers, foils, part, blocks, units, clusters, progress, keep: As in `activation_patching`.
         how: "zero"; "mean" puts the mean over the reference at the same position ("all": over all its tokens);
             "resample" puts the value of another reference text, drawn by the seed.
         reference: Where means and values come from; None takes the texts themselves.
@@ -182,7 +183,7 @@ def ablation_scan(
         raise BadChoice("how", how, "use 'zero', 'mean' or 'resample'")
     if controls < FEWEST:
         raise BadChoice("controls", controls, f"at least {FEWEST}, since no effect is shown without its controls")
-    asked = ask(subject, texts, answers, foils, clusters)
+    asked = ask(subject, texts, answers, foils, clusters, keep)
     grid = lay_out(subject, asked.lengths, part, blocks=blocks, units=units, positions=positions)
     every = lay_out(subject, asked.lengths, part, blocks=None, units=None, positions=positions)
     rng = np.random.default_rng([seed, 0xAB])

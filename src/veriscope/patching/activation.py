@@ -116,6 +116,7 @@ def activation_patching(
     direction: str = "noising",
     clusters: Sequence[str] | None = None,
     progress: bool = False,
+    keep: str | Path | None = None,
 ) -> Patched:
     """Patch every cell of a table by itself and see how far the answer moves from one run to the other.
 
@@ -134,11 +135,13 @@ def activation_patching(
             reverse, and finds what is enough.
         clusters: Which pairs belong together when bounds are drawn; None lets each stand alone.
         progress: Draw a bar after two seconds.
+        keep: A folder where finished pieces are stored; called again after a kill, it goes on behind the last one.
+            They are known by the model, the texts and the edits, so other questions may share it.
 
     Raises:
         UnequalPairs, NoGap, BadChoice, BadPosition, BadAnswer, BadPrompt, UnknownSite: before any patch runs.
     """
-    pairs = pair_up(subject, clean, corrupt, answers, foils, direction, clusters)
+    pairs = pair_up(subject, clean, corrupt, answers, foils, direction, clusters, keep)
     if part == "mlp.act" and units is None:
         raise BadChoice("units", None, "choose neurons, such as units=[3, 17]; attribution_patching ranks all at once")
     into = pairs.into

@@ -19,16 +19,17 @@ from torch import Tensor
 
 from veriscope.errors import NotRun
 from veriscope.patching import heatmap
-from veriscope.patching.gaps import Asked, BadChoice, Pairs, pair_up, share
-from veriscope.patching.grid import Cell, Grid, Positions, cell_edit, lay_out, mask_of, read_all
-from veriscope.subjects import Add, At, Edit, Read, Resample, Subject, Variant
+from veriscope.patching.gaps import Asked, BadChoice, Pairs, couple, measured, share
+from veriscope.patching.grid import Cell, Grid, Positions, cell_edit, lay_out, mask_of
+from veriscope.patching.slopes import slopes
+from veriscope.subjects import At, Subject, Variant
 from veriscope.subjects.sites import settle
 from veriscope.trials.evidence import Estimate
 from veriscope.trials.statistics import Resampler
 
 Acts: TypeAlias = tuple[Float[Tensor, "text token *inner"], ...]  # of each block
 
-_TOKENS_AT_ONCE = 4096  # of the texts whose graph is held at one time
+TOKENS_AT_ONCE = 1024  # of the texts whose graph is held at one time: more make it no faster on a CPU
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,13 +145,14 @@ def attribution_patching(
     seed: int = 0,
     clusters: Sequence[str] | None = None,
     progress: bool = False,
+    keep: str | Path | None = None,
 ) -> Attributed:
     """Estimate the effect of patching every cell from gradients, and measure the error on some of them.
 
     A cell's score is the gradient of the logit difference there times (other run's value - own value).
 
     Args:
-        subject, clean, corrupt, answers, foils, part, positions, blocks, direction, clusters, progress: As in
+        subject, clean, corrupt, answers, foils, part, positions, blocks, direction, clusters, progress, keep: As in
             `activation_patching`.
         units: Heads or neurons; None for all, since they cost nothing here.
         steps: 0 takes the gradient in the run patched into: one forward and backward pass for all cells. k averages it
@@ -164,12 +166,17 @@ def attribution_patching(
         UnequalPairs, NoGap, BadChoice, BadPosition, BadAnswer, BadPrompt, UnknownSite.
     """
     _check(steps, along, sample)
-    pairs = pair_up(subject, clean, corrupt, answers, foils, direction, clusters)
-    grid = lay_out(subject, pairs.into.lengths, part, blocks=blocks, units=units, positions=positions)
-    acts = read_all(subject, pairs.source.texts, grid)
-    scores = torch.cat([_scores(grid, part, steps, along) for part in _parts(pairs, grid, acts)], -1)
-    base, other = pairs.base, pairs.other
-    mean = scores.mean(-1) / (other - base).mean()
+    into, source = couple(subject, clean, corrupt, answers, foils, direction, clusters, keep)
+    grid = lay_out(subject, into.lengths, part, blocks=blocks, units=units, positions=positions)
+    sites = [grid.site(block) for block in range(len(grid.blocks))]
+    moving = steps > 0 and along == "inputs"
+    other, run = source.read(["embed", *sites] if moving else sites)
+    acts = tuple(run[site] for site in sites)
+    end = run["embed"] if moving else None
+    found = [_scored(into, rows, grid, acts, end, steps, along) for rows in slices(into.lengths)]
+    pairs = measured(direction, into, source, torch.cat([gaps for _, gaps in found]), other)
+    scores = torch.cat([table for table, _ in found], -1)
+    mean = scores.mean(-1) / (pairs.other - pairs.base).mean()
     error = _miss(pairs, grid, acts, mean, sample, seed, progress)
     return Attributed(grid, direction, pairs.clean, pairs.corrupt, scores, error, steps, along)
 
@@ -189,34 +196,48 @@ def _check(steps: int, along: str, sample: int) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """Some pairs whose graph fits into memory at one time."""
+    """Some pairs whose graph fits into memory at one time.
+
+    Attributes:
+        sites: Of each block of the table.
+        other: The other run's activations there.
+        end: The other run's embedding, where the way to it is walked.
+    """
 
     into: Asked
-    own: Acts
+    sites: tuple[str, ...]
     other: Acts
-    ends: tuple[Tensor, Tensor]  # embeddings of both texts
-    grid: Grid
-
-    @property
-    def differences(self) -> Acts:
-        return tuple(there - here for here, there in zip(self.own, self.other, strict=True))
+    end: Float[Tensor, "text token d_model"] | None
+    steps: int
+    along: str
 
 
-def _parts(pairs: Pairs, grid: Grid, acts: Acts) -> Iterator[_Part]:
-    subject = pairs.into.subject
-    for rows in _slices(pairs.into.lengths):
-        into, source = (replace(asked, texts=asked.texts[rows], tokens=asked.tokens[rows], lengths=asked.lengths[rows],
-                                clusters=asked.clusters[rows]) for asked in (pairs.into, pairs.source))  # fmt: skip
-        longest = int(into.lengths.max())
-        places = tuple(_of_rows(at, rows, pairs.into.lengths) for at in grid.places)
-        ends = tuple(subject.run(asked.texts, read=[Read("embed")])["embed"] for asked in (into, source))
-        yield _Part(
-            into,
-            read_all(subject, into.texts, grid),
-            tuple(part[rows, :longest] for part in acts),
-            (ends[0], ends[1]),
-            replace(grid, places=places),
-        )
+def _scored(
+    into: Asked, rows: slice, grid: Grid, acts: Acts, end: Tensor | None, steps: int, along: str
+) -> tuple[Float[Tensor, "block unit position pair"], Float[Tensor, "pair"]]:
+    """Gradient times difference, summed over what a cell holds, and logit differences of the runs patched into."""
+    some = into.some(rows)
+    longest = int(some.lengths.max())
+    part = _Part(
+        some,
+        tuple(grid.site(block) for block in range(len(grid.blocks))),
+        tuple(there[rows, :longest] for there in acts),
+        None if end is None else end[rows, :longest],
+        steps,
+        along,
+    )
+    places = tuple(_of_rows(at, rows, into.lengths) for at in grid.places)
+
+    def make() -> dict[str, Tensor]:
+        gaps, own, steep = _mean_slopes(part)
+        products = [slope * (far - near) for slope, far, near in zip(steep, part.other, own, strict=True)]
+        table = [_cells(replace(grid, places=places), product, some.lengths) for product in products]
+        return {"scores": torch.stack(table).cpu(), "gaps": gaps}
+
+    question = ("attribution", into.subject.tokens(some.texts), some.tokens, part.sites, grid.unit, grid.units, places,
+                part.other, part.end, steps, along)  # fmt: skip
+    found = make() if into.kept is None else into.kept.once(question, make)[0]
+    return found["scores"], found["gaps"]
 
 
 def _of_rows(at: At, rows: slice, lengths: Int[Tensor, "text"]) -> At:
@@ -227,49 +248,43 @@ def _of_rows(at: At, rows: slice, lengths: Int[Tensor, "text"]) -> At:
     return at if places.mask is None else places.mask[rows]
 
 
-def _slices(lengths: Int[Tensor, "text"]) -> Iterator[slice]:
-    most = max(1, _TOKENS_AT_ONCE // int(lengths.max()))
+def slices(lengths: Int[Tensor, "text"], tokens: int | None = None) -> Iterator[slice]:
+    """Texts that are run together in one graph."""
+    most = max(1, (tokens or TOKENS_AT_ONCE) // int(lengths.max()))
     for first in range(0, len(lengths), most):
         yield slice(first, min(first + most, len(lengths)))
 
 
-def _scores(grid: Grid, part: _Part, steps: int, along: str) -> Float[Tensor, "block unit position pair"]:
-    """Gradient times difference, summed over what a cell holds."""
-    points = [(step + 0.5) / steps for step in range(steps)]
-    if not steps:
-        slopes = _slopes(part, ())
-    elif along == "inputs":
-        start, end = part.ends
-        runs = [_slopes(part, (Edit("embed", Resample(start + a * (end - start))),)) for a in points]
-        slopes = tuple(torch.stack(block).mean(0) for block in zip(*runs, strict=True))
-    else:
-        slopes = tuple(_along_site(part, block, points) for block in range(len(grid.blocks)))
-    table = [_cells(part.grid, slope * gap, part.into.lengths) for slope, gap in
-             zip(slopes, part.differences, strict=True)]  # fmt: skip
-    return torch.stack(table).cpu()
+def _mean_slopes(part: _Part) -> tuple[Float[Tensor, "text"], Acts, Acts]:
+    """Logit differences, values at the sites, and gradients there: in the run itself, or their mean along the way."""
+    if not part.steps:
+        found = slopes(part.into, part.sites)
+        return found.gaps, found.values, found.slopes
+    points = [(step + 0.5) / part.steps for step in range(part.steps)]
+    gaps, run = part.into.read(("embed", *part.sites))
+    own = tuple(run[site] for site in part.sites)
+    if part.along == "inputs":
+        assert part.end is not None
+        return gaps, own, _walked(part, run["embed"], part.end, "embed", part.sites, points)
+    ways = zip(part.sites, own, part.other, strict=True)
+    return gaps, own, tuple(_walked(part, near, far, site, (site,), points)[0] for site, near, far in ways)
 
 
-def _slopes(part: _Part, moved: tuple[Edit, ...]) -> Acts:
-    """d logit difference / d activations at the site of every block, in one run with `moved` in force."""
-    leaves = [torch.zeros_like(own, requires_grad=True) for own in part.own]
-    edits = [Edit(part.grid.site(block), Add(leaf)) for block, leaf in enumerate(leaves)]
-    return _backward(part.into, (*moved, *edits), leaves)
-
-
-def _along_site(part: _Part, block: int, points: Sequence[float]) -> Float[Tensor, "text token *inner"]:
-    """The mean of d logit difference / d activations of one block's site, on the straight way to the other run."""
-    own, far, total = part.own[block], part.other[block], torch.zeros_like(part.own[block])
-    for a in points:
-        leaf = (own + a * (far - own)).requires_grad_()
-        total += _backward(part.into, (Edit(part.grid.site(block), Resample(leaf)),), [leaf])[0]
-    return total / len(points)
-
-
-def _backward(asked: Asked, edits: Sequence[Edit], leaves: Sequence[Tensor]) -> Acts:
-    logits = asked.subject.run(asked.texts, edits=edits, logits="last", grad=True).logits
-    assert logits is not None
-    chosen = logits.gather(1, asked.tokens.to(logits.device))
-    return torch.autograd.grad((chosen[:, 0] - chosen[:, 1]).sum(), leaves)
+def _walked(
+    part: _Part, near: Tensor, far: Tensor, moved: str, sites: Sequence[str], points: Sequence[float]
+) -> Acts:
+    """Mean gradients at sites while one site goes straight from its own value to the other run's, points together."""
+    texts, total = len(part.into), None
+    at_once = max(1, TOKENS_AT_ONCE // (texts * int(part.into.lengths.max())))
+    for first in range(0, len(points), at_once):
+        few = points[first : first + at_once]
+        on_the_way = torch.cat([near + a * (far - near) for a in few])
+        many = part.into.some(slice(0, texts), len(few))
+        found = slopes(many, sites, fixed={moved: on_the_way}).slopes
+        sums = [slope.unflatten(0, (len(few), texts)).sum(0) for slope in found]
+        total = sums if total is None else [a + b for a, b in zip(total, sums, strict=True)]
+    assert total is not None
+    return tuple(one / len(points) for one in total)
 
 
 def _cells(

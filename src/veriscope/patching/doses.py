@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -97,12 +98,13 @@ def dose_curve(
     seed: int = 0,
     clusters: Sequence[str] | None = None,
     progress: bool = False,
+    keep: str | Path | None = None,
 ) -> DoseCurve:
     """Add multiples of a vector, and of random directions of its length, and follow the logit difference.
 
     Args:
         subject: A model that gives logits.
-        texts, answers, foils, clusters, progress: As in `activation_patching`.
+        texts, answers, foils, clusters, progress, keep: As in `activation_patching`.
         site: Where it is added.
         vector: As wide as the site, heads side by side, in the units of its activations.
         doses: Multiples; negative ones are the opposite direction.
@@ -122,7 +124,7 @@ def dose_curve(
         raise BadChoice("vector", tuple(vector.shape), f"{site} takes vectors of {size} numbers, heads side by side")
     if not bool(torch.isfinite(vector).all()) or float(vector.norm()) == 0:
         raise BadChoice("vector", vector, "a direction needs finite numbers that are not all zero")
-    asked = ask(subject, texts, answers, foils, clusters)
+    asked = ask(subject, texts, answers, foils, clusters, keep)
     drawn = np.random.default_rng([seed, 0xD0]).standard_normal((controls, size))
     random = torch.as_tensor(drawn, dtype=vector.dtype, device=vector.device)
     random = random / random.norm(dim=1, keepdim=True) * vector.norm()

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from veriscope.errors import BadAnswer, BadPrompt, UserError
+from veriscope.patching.kept import Kept, keep_in
 from veriscope.patching.waiting import waiting
-from veriscope.subjects import Subject, Variant
+from veriscope.subjects import Run, Subject, Variant
 from veriscope.trials.evidence import Estimate
 from veriscope.trials.statistics import Resampler
 
 SAME = 1e-4  # a mean logit difference below this can't be divided by
 _VALUES_AT_ONCE = 2**25  # numbers that the edits of one sweep may hold: 128 MiB in float32
 _EDITS_AT_ONCE = 4096
+_TOKENS_KEPT = 2**16  # tokens of edited prompts in a piece that is kept: what a kill may cost, a minute or two at most
+_EDITS_KEPT = 16  # but at least so many edits, since each piece takes a base run of its own
 
 
 class UnequalPairs(UserError):
@@ -58,6 +62,7 @@ class Asked:
     Attributes:
         tokens: Ids of answer and foil.
         clusters: Which texts are resampled together (template, entity, conversation).
+        kept: Where finished pieces are kept, if they are.
     """
 
     subject: Subject
@@ -65,33 +70,62 @@ class Asked:
     tokens: Int[Tensor, "text 2"]
     lengths: Int[Tensor, "text"]
     clusters: tuple[str, ...]
+    kept: Kept | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def base(self) -> Float[Tensor, "text"]:
         """Logit difference of the unedited runs."""
-        logits = self.subject.run(self.texts, logits="last").logits
-        assert logits is not None
-        return gap_of(logits.gather(1, self.tokens.to(logits.device)))
+        return self.read(())[0]
+
+    def read(self, sites: Sequence[str]) -> tuple[Float[Tensor, "text"], Run]:
+        """Logit difference of the unedited runs, and from the same runs the activations at all positions."""
+        run = self.subject.run(self.texts, read=sites, logits="last")
+        assert run.logits is not None
+        return gap_of(run.logits.gather(1, self.tokens.to(run.logits.device))), run
+
+    def some(self, rows: slice, times: int = 1) -> Asked:
+        """A few of the texts, all of them several times over."""
+        return replace(
+            self,
+            texts=self.texts[rows] * times,
+            tokens=self.tokens[rows].repeat(times, 1),
+            lengths=self.lengths[rows].repeat(times),
+            clusters=self.clusters[rows] * times,
+        )
 
     def gaps(
         self, variants: Iterable[Variant], total: int, progress: bool = False, what: str = "patching"
     ) -> Float[Tensor, "variant text"]:
         """Logit difference of every text under every edit, replayed in pieces that fit into memory.
 
+        Where they are kept, pieces are smaller, so that a kill costs little, and each is stored when it is done.
+
         Args:
             variants: May be made while the sweep goes on.
-            total: str many there are, for the bar.
+            total: How many there are, for the bar.
             progress: Draw a bar after two seconds.
             what: Words beside it.
         """
         done = []
+        most = _EDITS_AT_ONCE if self.kept is None else max(_EDITS_KEPT, _TOKENS_KEPT // int(self.lengths.sum()))
         with waiting(what, total * len(self), progress) as told:
-            for piece in _pieces(variants):
-                swept = self.subject.sweep(self.texts, piece, tokens=self.tokens, told=told)
-                done.append(gap_of(swept.logits))
+            for piece in _pieces(variants, min(most, _EDITS_AT_ONCE)):
+                done.append(self._piece(piece, told))
         return torch.cat(done) if done else torch.zeros(0, len(self))
+
+    def _piece(self, piece: list[Variant], told: Callable[[int], None]) -> Float[Tensor, "variant text"]:
+        def sweep() -> Tensor:
+            return gap_of(self.subject.sweep(self.texts, piece, tokens=self.tokens, told=told).logits)
+
+        if self.kept is None:
+            return sweep()
+        question = ("gaps", self.subject.tokens(self.texts), self.tokens, piece)
+        found, there = self.kept.once(question, lambda: {"gaps": sweep()})
+        if there:
+            told(len(piece) * len(self))
+        return found["gaps"]
 
     def resampler(self, seed: int = 0) -> Resampler:
         return Resampler(self.clusters, seed)
@@ -110,6 +144,7 @@ def ask(
     answers: Sequence[str],
     foils: Sequence[str],
     clusters: Sequence[str] | None = None,
+    keep: str | Path | None = None,
 ) -> Asked:
     """Check texts, answers and foils, before anything runs.
 
@@ -132,7 +167,7 @@ def ask(
         )
     lengths = torch.tensor([len(row) for row in subject.tokens(texts)])
     names = tuple(str(number) for number in range(len(texts))) if clusters is None else tuple(map(str, clusters))
-    return Asked(subject, tuple(texts), ids, lengths, names)
+    return Asked(subject, tuple(texts), ids, lengths, names, keep_in(keep, subject))
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,15 +203,38 @@ def pair_up(
     foils: Sequence[str],
     direction: str,
     clusters: Sequence[str] | None,
+    keep: str | Path | None = None,
 ) -> Pairs:
     """Check pairs of texts and measure both ends.
 
     Raises:
         UnequalPairs, NoGap, BadPrompt, BadAnswer, BadChoice.
     """
+    into, source = couple(subject, clean, corrupt, answers, foils, direction, clusters, keep)
+    return measured(direction, into, source, into.base(), source.base())
+
+
+def couple(
+    subject: Subject,
+    clean: Sequence[str],
+    corrupt: Sequence[str],
+    answers: Sequence[str],
+    foils: Sequence[str],
+    direction: str,
+    clusters: Sequence[str] | None,
+    keep: str | Path | None = None,
+) -> tuple[Asked, Asked]:
+    """Check pairs of texts, and run nothing.
+
+    Returns:
+        The texts whose runs are edited, and those that the values come from.
+
+    Raises:
+        UnequalPairs, BadPrompt, BadAnswer, BadChoice.
+    """
     if direction not in ("noising", "denoising"):
         raise BadChoice("direction", direction, "use 'noising' (corrupt into clean) or 'denoising' (the reverse)")
-    asked = ask(subject, clean, answers, foils, clusters)
+    asked = ask(subject, clean, answers, foils, clusters, keep)
     if isinstance(corrupt, str) or len(corrupt) != len(clean):
         raise BadPrompt(f"There are {len(clean)} clean texts and {len(corrupt)} corrupt ones: give one for each.")
     lengths = torch.tensor([len(row) for row in subject.tokens(corrupt)])
@@ -185,12 +243,21 @@ def pair_up(
         first = wrong[0]
         raise UnequalPairs(first, int(asked.lengths[first]), int(lengths[first]), len(wrong), len(clean))
     other = replace(asked, texts=tuple(corrupt))
-    ends = asked.base(), other.base()
-    if abs(float((ends[0] - ends[1]).mean())) < SAME:
-        raise NoGap(float(ends[0].mean()), float(ends[1].mean()))
-    if direction == "noising":
-        return Pairs(direction, asked, other, *ends)
-    return Pairs(direction, other, asked, ends[1], ends[0])
+    return (asked, other) if direction == "noising" else (other, asked)
+
+
+def measured(
+    direction: str, into: Asked, source: Asked, base: Float[Tensor, "pair"], other: Float[Tensor, "pair"]
+) -> Pairs:
+    """Pairs whose two ends have been run.
+
+    Raises:
+        NoGap: They answer alike.
+    """
+    pairs = Pairs(direction, into, source, base, other)
+    if abs(float((base - other).mean())) < SAME:
+        raise NoGap(float(pairs.clean.mean()), float(pairs.corrupt.mean()))
+    return pairs
 
 
 def share(
@@ -210,7 +277,7 @@ def share_estimate(
     return Resampler(tuple(clusters)).ratio((gaps - base).double().numpy(), (other - base).double().numpy())
 
 
-def _pieces(variants: Iterable[Variant]) -> Iterator[list[Variant]]:
+def _pieces(variants: Iterable[Variant], most: int) -> Iterator[list[Variant]]:
     """Variants in lists whose values fit into memory together."""
     piece: list[Variant] = []
     held = 0
@@ -218,7 +285,7 @@ def _pieces(variants: Iterable[Variant]) -> Iterator[list[Variant]]:
         piece.append(variant)
         held += sum(value.numel() for value in chain.from_iterable(vars(e.how).values() for e in variant.edits)
                     if isinstance(value, Tensor))  # fmt: skip
-        if held >= _VALUES_AT_ONCE or len(piece) >= _EDITS_AT_ONCE:
+        if held >= _VALUES_AT_ONCE or len(piece) >= most:
             yield piece
             piece, held = [], 0
     if piece:
