@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from veriscope.patching.ablation import Ablated, ablation_scan
 from veriscope.patching.activation import Patched, activation_patching
-from veriscope.patching.attribution import Attributed, Miss, attribution_patching
+from veriscope.patching.attribution import Attributed, attribution_patching
 from veriscope.patching.doses import DoseCurve, dose_curve
 from veriscope.patching.grid import Grid
+from veriscope.patching.miss import Miss
 from veriscope.patching.path import PathPatched, path_patching
 
 __all__ = [

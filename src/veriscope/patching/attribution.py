@@ -11,52 +11,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
 
 from veriscope.errors import NotRun
 from veriscope.patching import heatmap
 from veriscope.patching.gaps import Asked, BadChoice, Pairs, couple, measured, share
 from veriscope.patching.grid import Cell, Grid, Positions, cell_edit, lay_out, mask_of
+from veriscope.patching.miss import Miss, draw, miss_of
 from veriscope.patching.slopes import slopes
 from veriscope.subjects import At, Subject, Variant
 from veriscope.subjects.sites import settle
-from veriscope.trials.evidence import Estimate
-from veriscope.trials.statistics import Resampler
 
 Acts: TypeAlias = tuple[Float[Tensor, "text token *inner"], ...]  # of each block
 
 TOKENS_AT_ONCE = 1024  # of the texts whose graph is held at one time: more make it no faster on a CPU
-
-
-@dataclass(frozen=True, eq=False)
-class Miss:
-    """How far the approximation is from the truth, on cells drawn at random and patched exactly.
-
-    Attributes:
-        cells: Indices of block, unit and position.
-        scored, exact: Normalised effects of these cells.
-        r: Pearson correlation of the two over cells.
-        mean_absolute: Mean absolute difference, in normalised units. Bounds of both resample cells.
-        of: Number of cells that they were drawn from.
-    """
-
-    cells: tuple[Cell, ...]
-    scored: Float[Tensor, "cell"]
-    exact: Float[Tensor, "cell"]
-    r: Estimate | NotRun
-    mean_absolute: Estimate
-    of: int
-
-    def __str__(self) -> str:
-        r = f"r = {_bounded(self.r)}" if isinstance(self.r, Estimate) else f"no r ({self.r.reason})"
-        return (
-            f"{r}, mean absolute error {_bounded(self.mean_absolute)} of the way, against the exact effect of "
-            f"{len(self.cells)} of {self.of} cells"
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -307,30 +277,7 @@ def _miss(
 ) -> Miss:  # fmt: skip
     """Patch some cells exactly and compare."""
     everything = list(grid)
-    drawn = np.random.default_rng([seed, 0xA7]).permutation(len(everything))[:sample]
-    cells = tuple(everything[number] for number in sorted(drawn.tolist()))
+    cells = tuple(everything[number] for number in draw(sample, len(everything), seed))
     edits = (Variant((cell_edit(grid, cell, acts, pairs.into.lengths),)) for cell in cells)
     exact = share(pairs.into.gaps(edits, len(cells), progress, "checking"), pairs.base, pairs.other)
-    scored = torch.stack([mean[cell] for cell in cells])
-    resampler = Resampler(tuple(str(number) for number in range(len(cells))), seed)
-    x, y = scored.double().numpy(), exact.double().numpy()
-    return Miss(cells, scored, exact, correlation(x, y, resampler), resampler.mean(np.abs(x - y)), len(everything))
-
-
-def correlation(x: NDArray[np.float64], y: NDArray[np.float64], resampler: Resampler) -> Estimate | NotRun:
-    """Pearson's r over items, with bounds; NotRun where one of the two does not vary."""
-    if len(x) < 3 or min(x.std(), y.std()) < 1e-9:
-        return NotRun("the effects of the drawn cells do not vary")
-    x, y = (x - x.mean()) / x.std(), (y - y.mean()) / y.std()
-    return resampler.estimate(np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], 1), _pearson)
-
-
-def _pearson(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """r from sums of 1, x, y, xx, yy, xy along the last axis; 0 where a draw does not vary."""
-    n, x, y, xx, yy, xy = np.moveaxis(sums, -1, 0)
-    below = np.sqrt(np.clip(xx - x * x / n, 0, None) * np.clip(yy - y * y / n, 0, None))
-    return np.divide(xy - x * y / n, below, out=np.zeros_like(below), where=below > 1e-12)
-
-
-def _bounded(found: Estimate) -> str:
-    return f"{found.value:.4g} [{found.low:.4g}, {found.high:.4g}]"
+    return miss_of(cells, torch.stack([mean[cell] for cell in cells]), exact, len(everything), seed)

@@ -33,9 +33,6 @@ def write(path: str | Path, grid: Grid, table: Float[Tensor, "block unit positio
     Returns:
         The path.
     """
-    path = Path(path)
-    if path.suffix != ".svg":
-        raise BadChoice("path", str(path), "a heat map is written as SVG, so let the name end in .svg")
     across = bool(grid.unit) and len(grid.positions) == 1
     if across:
         rows = [f"block {block}" for block in grid.blocks]
@@ -44,6 +41,26 @@ def write(path: str | Path, grid: Grid, table: Float[Tensor, "block unit positio
         rows = [f"{block}.{unit}" if grid.unit else f"block {block}" for block in grid.blocks for unit in grid.units]
         columns, cells = list(grid.positions), table.flatten(0, 1)
     below = f"{grid.unit} (position {grid.positions[0]})" if across else "position"
+    return write_table(path, rows, columns, cells, title, note, below)
+
+
+def write_table(
+    path: str | Path,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    cells: Float[Tensor, "row column"],
+    title: str,
+    note: str,
+    below: str,
+) -> Path:
+    """Write any table as a heat map; `below` says what the columns are.
+
+    Raises:
+        BadChoice: The path does not end in .svg.
+    """
+    path = Path(path)
+    if path.suffix != ".svg":
+        raise BadChoice("path", str(path), "a heat map is written as SVG, so let the name end in .svg")
     path.write_text(svg(rows, columns, cells, title, note, below), encoding="utf-8")
     return path
 

@@ -33,13 +33,13 @@ class Slopes:
         values: Activations at each site, at all positions, in the order in which sites were asked for. Behind the last
             block's MLP only those of the last token hold: nothing else is computed there, and the gradient is 0.
         slopes: d logit difference / d activations, the same.
-        extra: Gradients at the tensors that hooks caught, by the name they gave.
+        extra: Value and gradient of each tensor that hooks caught, by the name they gave.
     """
 
     gaps: Float[Tensor, "text"]
     values: tuple[Float[Tensor, "text token *inner"], ...]
     slopes: tuple[Float[Tensor, "text token *inner"], ...]
-    extra: Mapping[str, Tensor]
+    extra: Mapping[str, tuple[Tensor, Tensor]]
 
 
 Hooks = Callable[[dict[str, Tensor]], Sequence[Any]]
@@ -65,7 +65,7 @@ def slopes(
         UnknownSite: The model has no such site.
     """
     engine: Any = asked.subject._engine
-    batch = _one_batch(asked, engine)
+    batch = one_batch(asked, engine)
     back = batch.rows.argsort()
     caught: dict[str, Tensor] = {}
     taps = Taps()
@@ -90,7 +90,7 @@ def slopes(
         gap_of(logits)[back.cpu()],
         tuple(_rows(leaf.detach(), back) for leaf in leaves),
         tuple(_rows(slope, back) for slope in own),
-        {name: _rows(slope, back) for name, slope in zip(more, others, strict=True)},
+        {name: (_rows(more[name].detach(), back), _rows(slope, back)) for name, slope in zip(more, others, strict=True)},
     )
 
 
@@ -110,7 +110,8 @@ class _Catch:
         return self.caught[self.name]
 
 
-def _one_batch(asked: Asked, engine: Any) -> Batch:
+def one_batch(asked: Asked, engine: Any) -> Batch:
+    """All texts in one batch."""
     slots = len(asked) * int(asked.lengths.max())
     ids = asked.subject.tokens(asked.texts)
     return plan(ids, batch_tokens=slots, fill=engine.fill, device=asked.subject.device).batches[0]
