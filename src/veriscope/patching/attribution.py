@@ -240,9 +240,7 @@ def _mean_slopes(part: _Part) -> tuple[Float[Tensor, "text"], Acts, Acts]:
     return gaps, own, tuple(_walked(part, near, far, site, (site,), points)[0] for site, near, far in ways)
 
 
-def _walked(
-    part: _Part, near: Tensor, far: Tensor, moved: str, sites: Sequence[str], points: Sequence[float]
-) -> Acts:
+def _walked(part: _Part, near: Tensor, far: Tensor, moved: str, sites: Sequence[str], points: Sequence[float]) -> Acts:
     """Mean gradients at sites while one site goes straight from its own value to the other run's, points together."""
     texts, total = len(part.into), None
     at_once = max(1, TOKENS_AT_ONCE // (texts * int(part.into.lengths.max())))

@@ -280,13 +280,15 @@ def share_estimate(
 def _pieces(variants: Iterable[Variant], most: int) -> Iterator[list[Variant]]:
     """Variants in lists whose values fit into memory together."""
     piece: list[Variant] = []
-    held = 0
+    held, known = 0, set()  # a tensor that edits share is counted once
     for variant in variants:
         piece.append(variant)
-        held += sum(value.numel() for value in chain.from_iterable(vars(e.how).values() for e in variant.edits)
-                    if isinstance(value, Tensor))  # fmt: skip
+        for value in chain.from_iterable(vars(edit.how).values() for edit in variant.edits):
+            if isinstance(value, Tensor) and id(value) not in known:
+                known.add(id(value))
+                held += value.numel()
         if held >= _VALUES_AT_ONCE or len(piece) >= most:
             yield piece
-            piece, held = [], 0
+            piece, held, known = [], 0, set()
     if piece:
         yield piece

@@ -85,7 +85,9 @@ def miss_of(
     if live.any():
         sign = Resampler(resampler.clusters[: live.sum()], seed).mean((np.sign(x) == np.sign(y))[live].astype(float))
     total = float(np.abs(y).sum())
-    relative: float | NotRun = float(error.sum() / total) if live.any() else NotRun("there is no effect to compare with")
+    relative: float | NotRun = (
+        float(error.sum() / total) if live.any() else NotRun("there is no effect to compare with")
+    )
     return Miss(
         cells, scored, exact, correlation(x, y, resampler), _rank(x, y), sign, int(live.sum()), resampler.mean(error),
         float(error.max()), relative, of, drawn,

@@ -90,7 +90,10 @@ def slopes(
         gap_of(logits)[back.cpu()],
         tuple(_rows(leaf.detach(), back) for leaf in leaves),
         tuple(_rows(slope, back) for slope in own),
-        {name: (_rows(more[name].detach(), back), _rows(slope, back)) for name, slope in zip(more, others, strict=True)},
+        {
+            name: (_rows(more[name].detach(), back), _rows(slope, back))
+            for name, slope in zip(more, others, strict=True)
+        },
     )
 
 
