@@ -45,7 +45,8 @@ class Pieces(Mapping[str, Arrays]):
             raise KeyError(key) from error
 
     def __iter__(self) -> Iterator[str]:
-        return (path.stem for path in sorted(self.folder.glob("*.safetensors")))
+        """Keys of the pieces that can be read."""
+        return (path.stem for path in sorted(self.folder.glob("*.safetensors")) if path.stem in self)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -66,6 +67,8 @@ class Pieces(Mapping[str, Arrays]):
                 os.fsync(file.fileno())
             os.replace(half, path)
         except OSError as error:
+            if self.folder.is_dir():
+                half.unlink(missing_ok=True)
             raise BadFolder(self.folder, str(error)) from error
 
     def once(self, key: str, make: Callable[[], Arrays]) -> Arrays:
