@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from veriscope.patching import activation_patching, attribution_patching
+from veriscope.patching import activation_patching, attribution_patching, edge_attribution
 from veriscope.subjects import load
 from veriscope.trials.evidence import Estimate
 from veriscope.zoo.tables import town
@@ -21,15 +21,30 @@ def other_name_last(row: dict) -> str:
     return " ".join([*words[:last], row["answer"], *words[last + 1 :]])
 
 
-@pytest.mark.slow
-def test_attribution_agrees_with_exact_patching_on_town() -> None:
+def ioi() -> dict[str, list[str]]:
     rows = town("ioi", 12, seed=0)
-    pairs = {
+    return {
         "clean": [row["text"] for row in rows],
         "corrupt": [other_name_last(row) for row in rows],
         "answers": [row["answer"] for row in rows],
         "foils": [row["foil"] for row in rows],
     }
+
+
+@pytest.mark.slow
+def test_integrated_edge_scores_hold_on_town_where_the_plain_gradient_does_not() -> None:
+    plain, integrated = (edge_attribution(load("town"), **ioi(), steps=steps, sample=100) for steps in (0, 10))
+
+    assert plain.error.large and not integrated.error.large
+    assert integrated.error_at_top.mean_absolute.value < 0.05 < plain.error_at_top.mean_absolute.value
+    strongest = integrated.top(1)[0]
+    assert (strongest["sender"], strongest["receiver"]) == ("embed", "blocks.0.heads.v[0]")
+    assert strongest["exact"] > 0.5
+
+
+@pytest.mark.slow
+def test_attribution_agrees_with_exact_patching_on_town() -> None:
+    pairs = ioi()
     one = load("town")
 
     exact = activation_patching(one, **pairs, part="resid_mid")

@@ -150,3 +150,22 @@ def test_spans_are_found_by_words_by_characters_and_by_sentence() -> None:
 def test_bad_input_gives_one_error_that_tells_the_mend(changed: dict, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         span_sweep(subject("gpt2"), CLEAN, **{"spans": {"it": (3, 8)}, **ASKED, **changed})
+
+
+@pytest.mark.data
+def test_spans_are_found_among_the_tokens_of_a_real_tokenizer(shared_data) -> None:
+    one = load(shared_data / "lm" / "stories260k_hf")
+    texts = [
+        "Once upon a time, Lily saw a huge red balloon. She smiled.",
+        "Tom had a tiny dog. The huge red balloon fell.",
+    ]
+
+    found = locate(one, texts, {"thing": "huge red balloon", "it": [(0, 4), (4, 9)]})
+
+    for number, words in enumerate(("Once", "had a")):
+        ids = one.tokens(texts)[number]
+        for name, wanted in (("thing", "huge red balloon"), ("it", words)):
+            first, stop = (int(part[number]) for part in found[name])
+            assert one.reader.decode(ids[first:stop]).strip() == wanted
+            assert wanted not in one.reader.decode(ids[first + 1 : stop])
+            assert wanted not in one.reader.decode(ids[first : stop - 1])

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from veriscope.errors import NotRun
 from veriscope.patching import heatmap
-from veriscope.patching.gaps import Asked, BadChoice, Pairs, couple, measured, share
+from veriscope.patching.gaps import Asked, BadChoice, Pairs, couple, measured, share, wide
 from veriscope.patching.grid import Cell, Grid, Positions, cell_edit, lay_out, mask_of
 from veriscope.patching.miss import Miss, draw, miss_of
 from veriscope.patching.slopes import slopes
@@ -202,7 +202,7 @@ def _scored(
         gaps, own, steep = _mean_slopes(part)
         products = [slope * (far - near) for slope, far, near in zip(steep, part.other, own, strict=True)]
         table = [_cells(replace(grid, places=places), product, some.lengths) for product in products]
-        return {"scores": torch.stack(table).cpu(), "gaps": gaps}
+        return {"scores": wide(torch.stack(table)), "gaps": gaps}
 
     question = ("attribution", into.subject.tokens(some.texts), some.tokens, part.sites, grid.unit, grid.units, places,
                 part.other, part.end, steps, along)  # fmt: skip

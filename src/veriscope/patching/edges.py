@@ -25,7 +25,7 @@ from torch import Tensor
 from veriscope.errors import NotAvailable, NotRun
 from veriscope.patching import heatmap
 from veriscope.patching.attribution import TOKENS_AT_ONCE, slices
-from veriscope.patching.gaps import Asked, BadChoice, Pairs, couple, measured, share, share_estimate
+from veriscope.patching.gaps import Asked, BadChoice, Pairs, couple, measured, share, share_estimate, wide
 from veriscope.patching.miss import Miss, draw, miss_of
 from veriscope.patching.parts import READ, Apart, Node, tell_apart
 from veriscope.patching.slopes import Slopes, one_batch, slopes
@@ -270,7 +270,7 @@ def _of_some(apart: Apart, near: Asked, far: Asked, steps: int) -> Float[Tensor,
             seen = apart.seen(apart.receivers[columns.start])
             steep = gradient.unflatten(1, (len(few), size)).sum(1).flatten(2)
             table[:, :seen, columns] += flat[:, :seen] @ steep.permute(1, 2, 0)
-    return (table / len(points)).float().cpu()
+    return wide(table / len(points))
 
 
 def _differences(

@@ -133,9 +133,14 @@ class Asked:
 
 def gap_of(logits: Float[Tensor, "*rest 2"]) -> Float[Tensor, "*rest"]:
     """logit(answer) - logit(foil), on the CPU in single precision or better."""
-    wide = logits.detach().cpu()
-    wide = wide if wide.dtype == torch.float64 else wide.float()
-    return wide[..., 0] - wide[..., 1]
+    precise = wide(logits)
+    return precise[..., 0] - precise[..., 1]
+
+
+def wide(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Detached, on the CPU, in single precision or better."""
+    x = x.detach().cpu()
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def ask(

@@ -180,6 +180,9 @@ class SpanSweep:
                 f"  {row['span']} at {place}: {row['effect_logits']:+.3f} logits [{row['low']:+.3f}, "
                 f"{row['high']:+.3f}]; best single token {row['best_token_logits']:+.3f}; {beside}"
             )
+        if self.recut[0]:
+            again, of = self.recut
+            lines.append(f"  {again} of {of} shortened texts read as other tokens at the seam than were left.")
         lines.append(f"  {len(self.spread())} cells beyond random spans and beyond every single token of their span.")
         return "\n".join(lines)
 
