@@ -121,11 +121,13 @@ def test_the_embedding_is_a_sender_too() -> None:
     assert float(found) == pytest.approx(float(expected), abs=1e-4)
 
 
-def test_as_many_edges_as_the_parts_that_see_each_other() -> None:
-    found = edge_attribution(subject("gpt2"), **PAIRS, sample=3, top=3)
+@pytest.mark.parametrize("family, within", [("gpt2", True), ("neox", False)])
+def test_as_many_edges_as_the_parts_that_see_each_other(family: str, within: bool) -> None:
+    found = edge_attribution(subject(family), **PAIRS, sample=3, top=3)
 
-    blocks, heads = 3, 4
-    expected = sum((1 + block * 5) * 3 * heads + 1 + block * 5 + heads for block in range(blocks)) + 1 + blocks * 5
+    blocks, heads = 3, 4  # and the MLP sees the heads of its own block, unless the two stand side by side
+    into_mlp = sum(1 + block * 5 + within * heads for block in range(blocks))
+    expected = sum((1 + block * 5) * 3 * heads for block in range(blocks)) + into_mlp + 1 + blocks * 5
     assert len(found) == expected == len(found.table())
     assert sum(isinstance(row["exact"], NotRun) for row in found.table()) >= expected - 6
     assert float(found.scores_logits[:, ~found.exists].abs().max()) == 0.0

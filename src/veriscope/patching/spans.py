@@ -123,9 +123,9 @@ class SpanSweep:
 
         The best token was chosen on these texts, so this errs on its side and against the span.
         """
-        best = cell.singles[cell.best]
-        further = cell.changes.sign().new_tensor(1.0 if cell.effect_logits >= 0 else -1.0) * cell.changes
-        single = best * (1.0 if float(best.mean()) >= 0 else -1.0)
+        further, single = (
+            part if float(part.mean()) >= 0 else -part for part in (cell.changes, cell.singles[cell.best])
+        )
         return Resampler(self.clusters).mean((further - single).double().numpy())
 
     def spread(self, level: float = 0.05) -> list[dict[str, Any]]:
