@@ -22,6 +22,7 @@ FAMILIES = ("gpt2", "neox", "neox_sequential", "llama", "qwen2", "qwen3", "mistr
 EVERY = {"sample": 1000}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [0, 5])
 def test_the_wired_path_scores_in_full_and_every_other_edge_nothing(steps: int) -> None:
     found = edge_attribution(wired("additive"), **pairs(), **EVERY, steps=steps)
@@ -42,6 +43,7 @@ def test_an_edge_that_is_cut_scores_nothing_and_the_new_one_in_full() -> None:
     assert found.score("blocks.0.heads.z[0]", "logits") == pytest.approx(1.0, abs=2e-3)
 
 
+@pytest.mark.slow
 def test_where_the_effect_saturates_the_gradient_fails_and_says_so_and_the_integral_repairs_it() -> None:
     plain = edge_attribution(wired(), **pairs(), **EVERY)
     integrated = edge_attribution(wired(), **pairs(), **EVERY, steps=60)
@@ -55,6 +57,7 @@ def test_where_the_effect_saturates_the_gradient_fails_and_says_so_and_the_integ
     assert integrated.error.max_absolute < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_score_is_the_slope_of_exact_edge_patching(family: str) -> None:
     one = subject(family)

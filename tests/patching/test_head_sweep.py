@@ -31,6 +31,7 @@ def test_only_the_wired_head_matters(how: str) -> None:
         assert "random changes of equal norm" in str(found)
 
 
+@pytest.mark.slow
 def test_named_heads_are_the_cells_of_the_whole_sweep(tmp_path) -> None:
     one, named = subject("gpt2"), [(0, 1), (2, 1), (1, 3)]
 

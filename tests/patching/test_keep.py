@@ -93,6 +93,7 @@ def passes(one: Subject, run: Callable[[], Any]) -> tuple[Any, int]:
     return run(), one.passes - before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tool", TOOLS)
 def test_a_run_that_was_killed_goes_on_and_gives_the_same_table(tool: str, tmp_path: Path) -> None:
     run, numbers = TOOLS[tool]

@@ -27,6 +27,7 @@ def swept(how: str = "saturating", signals: int = 3, **more):
     return span_sweep(wired(how), texts, spans=spans, **given, **more)
 
 
+@pytest.mark.slow
 def test_a_span_that_carries_the_effect_is_found_where_no_token_of_it_does() -> None:
     found = swept()
 
@@ -66,6 +67,7 @@ def test_where_tokens_add_up_a_single_one_carries_its_share() -> None:
     assert row["effect"] == pytest.approx(1.0, abs=0.01) and row["best_token_logits"] == pytest.approx(-4 / 3, abs=0.02)
 
 
+@pytest.mark.slow
 def test_fillers_stay_at_the_floor() -> None:
     found = swept(ablate=True)
 

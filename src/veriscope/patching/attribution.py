@@ -20,7 +20,7 @@ from veriscope.patching import heatmap
 from veriscope.patching.gaps import Asked, BadChoice, Pairs, couple, measured, share, wide
 from veriscope.patching.grid import Cell, Grid, Positions, cell_edit, lay_out, mask_of
 from veriscope.patching.miss import Miss, draw, miss_of
-from veriscope.patching.slopes import slopes
+from veriscope.patching.slopes import in_parts, slopes
 from veriscope.subjects import At, Subject, Variant
 from veriscope.subjects.sites import settle
 
@@ -243,9 +243,7 @@ def _mean_slopes(part: _Part) -> tuple[Float[Tensor, "text"], Acts, Acts]:
 def _walked(part: _Part, near: Tensor, far: Tensor, moved: str, sites: Sequence[str], points: Sequence[float]) -> Acts:
     """Mean gradients at sites while one site goes straight from its own value to the other run's, points together."""
     texts, total = len(part.into), None
-    at_once = max(1, TOKENS_AT_ONCE // (texts * int(part.into.lengths.max())))
-    for first in range(0, len(points), at_once):
-        few = points[first : first + at_once]
+    for few in in_parts(points, TOKENS_AT_ONCE // (texts * int(part.into.lengths.max()))):
         on_the_way = torch.cat([near + a * (far - near) for a in few])
         many = part.into.some(slice(0, texts), len(few))
         found = slopes(many, sites, fixed={moved: on_the_way}).slopes

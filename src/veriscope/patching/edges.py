@@ -28,7 +28,7 @@ from veriscope.patching.attribution import TOKENS_AT_ONCE, slices
 from veriscope.patching.gaps import Asked, BadChoice, Pairs, couple, measured, share, share_estimate, wide
 from veriscope.patching.miss import Miss, draw, miss_of
 from veriscope.patching.parts import READ, Apart, Node, tell_apart
-from veriscope.patching.slopes import Slopes, one_batch, slopes
+from veriscope.patching.slopes import Slopes, in_parts, one_batch, slopes
 from veriscope.patching.waiting import waiting
 from veriscope.subjects import Edit, Resample, Subject, Variant
 from veriscope.subjects.attention import attending
@@ -260,10 +260,8 @@ def _of_some(apart: Apart, near: Asked, far: Asked, steps: int) -> Float[Tensor,
     size, longest = len(near), int(near.lengths.max())
     flat = ways.transpose(0, 1).flatten(2)
     points = [(step + 0.5) / steps for step in range(steps)] or [0.0]
-    at_once = max(1, TOKENS_AT_ONCE // (size * longest))
     table = torch.zeros(size, len(apart.senders), len(apart.receivers), device=flat.device, dtype=flat.dtype)
-    for first in range(0, len(points), at_once):
-        few = points[first : first + at_once]
+    for few in in_parts(points, TOKENS_AT_ONCE // (size * longest)):
         moved = {"embed": torch.cat([embedded + a * ways[0] for a in few])} if steps else None
         found = _gradients(apart, near.some(slice(0, size), len(few)), moved)
         for columns, gradient in _at_inputs(apart, found):

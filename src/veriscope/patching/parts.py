@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from veriscope.errors import NotAvailable
 from veriscope.subjects import Subject
 from veriscope.subjects.families import find
+from veriscope.subjects.sweep import check_replay
 from veriscope.subjects.transformer import Transformer
 
 
@@ -176,6 +177,9 @@ def tell_apart(subject: Subject) -> Apart:
         raise _refusal(subject, f"it is not known where a '{kind}' makes queries, keys and values")
     if not engine.head_is_true or family.final_norm is None:
         raise _refusal(subject, "its logits are not the unembedding of a final norm")
+    check_replay(engine)
+    if engine.why_plain:
+        raise _refusal(subject, f"{engine.why_plain}, so its blocks can't be run by themselves")
     inside, last = _TABLE[kind], subject.n_blocks - 1
     needed = [f"blocks.{n}.{tail}" for n in range(subject.n_blocks) for tail in ("heads.q", "heads.k", "heads.v",
                                                                                "heads.z", "mlp_out")]  # fmt: skip

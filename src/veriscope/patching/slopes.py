@@ -6,7 +6,7 @@ residual stream, and of the unembedding only the rows of answer and foil are use
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -152,3 +152,11 @@ def _plain_end(engine: Any) -> bool:
 def _rows(x: Tensor, back: Int[Tensor, "row"]) -> Tensor:
     """Rows in the order asked; they are there already where all texts are of one length."""
     return x if bool((back[1:] > back[:-1]).all()) else x[back]
+
+
+def in_parts(points: Sequence[float], most: int) -> Iterator[Sequence[float]]:
+    """At most so many points at a time, about as many each time."""
+    times = -(-len(points) // max(1, most))
+    size = -(-len(points) // times)
+    for first in range(0, len(points), size):
+        yield points[first : first + size]
