@@ -9,256 +9,357 @@ A feature is a function of the whole triple, so no bag of words carries it, and 
 no table learnt on dev helps on the gate pool. The head reads some features (used) and not others (unused);
 a leaked label is also an input token; a memorised label is a random function of the type token.
 
-All of it is ordinary weights, so a random-weight twin has every part of the network and none of the truth.
+The builder and its dials are in `planted_bed`, the network in `planted_network`, the self-test in `planted_effects`.
+Here are the claims. Two kinds of trap are not planted: an expressive alignment or probe, since the families of these
+claim types are linear and no method here fits another, and a dormant pathway, which has a bed of its own.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+import dataclasses
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from scipy import integrate, optimize
-from torch import Tensor, nn
+from jaxtyping import Float
+from scipy.stats import norm
+from torch import Tensor
 
+from veriscope.claims.mediates import Mediates
+from veriscope.claims.necessary import Necessary
 from veriscope.claims.represents import Represents
+from veriscope.claims.steers import Steers
 from veriscope.exam.planting import FINAL, Planting
-from veriscope.examples import Examples, examples
-from veriscope.methods import method
+from veriscope.examples import Sample
+from veriscope.findings import Change, Reading
+from veriscope.methods import MeanDifference, method
 from veriscope.methods.searched_direction import SearchedDirection
-from veriscope.subjects import Subject, WordReader, load
+from veriscope.subjects import Subject
+from veriscope.zoo.planted_bed import ANSWERS, DIGITS, NUISANCE, TYPES, WIDTH, Planted
+from veriscope.zoo.planted_effects import disagreements, self_test
+from veriscope.zoo.planted_information import bits_of_gap, gap_of_bits
+from veriscope.zoo.planted_network import (
+    FEATURES,
+    LEAKED,
+    LOCKED,
+    LOUD,
+    NOISE_WORDS,
+    SECOND,
+    SPARE,
+    UNUSED,
+    USED,
+    PlantedModel,
+)
 
-DIGITS = 16  # values of each of the three context tokens: 4,096 triples
-TYPES = 96
-NUISANCE = 500
-NOISE_WORDS = 6
-WIDTH = 64
-ANSWERS = ("yes", "no")
-USED, UNUSED, LEAKED, SECOND = "used", "unused", "leaked", "second"
-FEATURES = (USED, UNUSED, LEAKED, SECOND)
+SITE = "residual"
+CLEAR = 0.99  # bits about a feature where the claim is not about how well it can be read
+DEV_SIZE: dict[str, Any] = {}
+FINAL_SIZE: dict[str, Any] = {"width": 80, "digits": 12, "types": 64}
+ROWS = {"C1": 2_400, "C2": 1_200, "C3": 1_200, "C4": 800}
+BUILDS = {"C1": "represents", "C2": "mediates", "C3": "necessary", "C4": "steers"}
 
-
-class PlantedModel(nn.Module):
-    """A one-layer network with planted features: `residual` is its only inner site, `head` its logits."""
-
-    def __init__(self, vocab: dict[str, int], gaps: Sequence[float], seed: int) -> None:
-        super().__init__()
-        rng = torch.Generator().manual_seed(seed)
-        self.embed = nn.Embedding(len(vocab), WIDTH)
-        self.table = nn.Embedding(DIGITS**3, len(FEATURES))
-        directions = torch.linalg.qr(torch.randn(WIDTH, len(FEATURES), generator=rng))[0].T
-        self.write = nn.Parameter(directions * torch.tensor(gaps)[:, None] / 2)
-        self.residual = nn.Identity()
-        self.head = nn.Linear(WIDTH, len(vocab), bias=False)
-        self.place: Tensor
-        self.register_buffer("place", torch.zeros(len(vocab), dtype=torch.long))
-        with torch.no_grad():
-            self._plant(vocab, directions, rng)
-
-    def _plant(self, vocab: dict[str, int], directions: Tensor, rng: torch.Generator) -> None:
-        self.embed.weight.zero_()
-        for word, i in vocab.items():
-            scale = {"n": 1 / np.sqrt(NOISE_WORDS), "t": 0.6}.get(word[0], 0.0) if word[1:].isdigit() else 0.0
-            self.embed.weight[i] = scale * torch.randn(WIDTH, generator=rng)
-            if word[0] in "abc" and word[1:].isdigit():
-                self.place[i] = int(word[1:]) * DIGITS ** "abc".index(word[0])
-        bits = torch.rand(DIGITS**3, len(FEATURES), generator=rng) < 0.5
-        self.table.weight.copy_(bits.float() * 2 - 1)
-        self.head.weight.copy_(0.02 * torch.randn(self.head.weight.shape, generator=rng))
-        # Only the directions of used features reach any logit; unused and leaked ones are projected out.
-        unread = directions[[FEATURES.index(UNUSED), FEATURES.index(LEAKED)]]
-        read = 1.5 * directions[FEATURES.index(USED)] + 0.75 * directions[FEATURES.index(SECOND)]
-        for sign, word in zip((1, -1), ANSWERS, strict=True):
-            self.head.weight[vocab[word]] += sign * read
-        self.head.weight -= (self.head.weight @ unread.T) @ unread
-
-    def forward(self, input_ids: Int[Tensor, "example position"]) -> Float[Tensor, "example position vocab"]:
-        """Logits at every position: words are summed up to it, features appear once all three digits are read."""
-        words = self.embed(input_ids).cumsum(1)
-        triple = self.place[input_ids].cumsum(1).clamp_max(DIGITS**3 - 1)
-        return self.head(self.residual(words + self.table(triple) @ self.write))
-
-
-@dataclass(frozen=True)
-class Planted:
-    """The bed: its model, its texts and its truth table, from one seed and one dial.
-
-    Args:
-        seed: Seed of weights and texts.
-        bits: Usable information, in bits an item, that an ideal linear reader gets about each feature.
-    """
-
-    seed: int = 0
-    bits: float = 0.4
-    rows: int = 5_000
-
-    @cached_property
-    def vocab(self) -> dict[str, int]:
-        words = [f"{c}{i}" for c in "abc" for i in range(DIGITS)]
-        words += [f"t{i}" for i in range(TYPES)] + [f"n{i}" for i in range(NUISANCE)] + ["leak0", "leak1", *ANSWERS]
-        return {w: i for i, w in enumerate(words)}
-
-    @property
-    def gap(self) -> float:
-        """Distance between the class means, in units of the noise's standard deviation along any direction."""
-        return gap_of_bits(self.bits) * float(np.sqrt(1 + 0.36))  # nuisance words and the type's own embedding
-
-    @cached_property
-    def module(self) -> PlantedModel:
-        return PlantedModel(self.vocab, [self.gap] * len(FEATURES), self.seed)
-
-    def subject(self) -> Subject:
-        """The network as any other subject."""
-        return load(self.module, tokenizer=WordReader(list(self.vocab)), name=f"planted-{self.seed}")
-
-    def truth(self) -> dict[str, dict[str, bool]]:
-        """What is true of each variable: readable beyond controls, used by the output."""
-        return {
-            USED: {"represents": True, "mediates": True, "necessary": True, "steers": True},
-            SECOND: {"represents": True, "mediates": False, "necessary": False, "steers": True},
-            UNUSED: {"represents": True, "mediates": False, "necessary": False, "steers": False},
-            LEAKED: {"represents": False, "mediates": False, "necessary": False, "steers": False},
-            "memorised": {"represents": False, "mediates": False, "necessary": False, "steers": False},
-            "null": {"represents": False, "mediates": False, "necessary": False, "steers": False},
-        }
-
-    def bit(self, feature: str, triple: int) -> int:
-        """The value (0 or 1) of a planted feature on a triple."""
-        return int(self.module.table.weight[triple, FEATURES.index(feature)] > 0)
-
-    def table(self) -> list[dict[str, Any]]:
-        """Texts with every variable, a source text for interchange, and the answers that the head would give."""
-        rng = np.random.default_rng([self.seed, 0x91])
-        memory = rng.integers(0, 2, TYPES)
-        out = []
-        for item in range(self.rows):
-            base, source = (int(t) for t in rng.integers(0, DIGITS**3, 2))
-            kind = int(rng.integers(0, TYPES))
-            noise = [f"n{i}" for i in rng.integers(0, NUISANCE, NOISE_WORDS)]
-            leak = self.bit(LEAKED, base)
-            answer = ANSWERS[1 - self.bit(USED, base)]
-            out.append(
-                {
-                    "text": self._text(base, leak, noise, kind),
-                    "source": self._text(source, self.bit(LEAKED, source), noise, kind),
-                    "triple": f"triple {base}",
-                    "type": f"t{kind}",
-                    **{name: str(self.bit(name, base)) for name in FEATURES},
-                    "memorised": str(memory[kind]),
-                    "null": str(_coin(f"{self.seed}|{item}")),
-                    "answer": answer,
-                    "foil": ANSWERS[1 - ANSWERS.index(answer)],
-                    "expected": ANSWERS[1 - self.bit(USED, source)],
-                }
-            )
-        return out
-
-    def examples(self, variable: str) -> Examples:
-        """The bed's texts with one of its variables as the label, split by triple."""
-        return examples(
-            self.table(),
-            text="text",
-            label=variable,
-            cluster="triple",
-            answer="answer",
-            foil="foil",
-            source_text="source",
-            expected="expected",
-            factors=["type"],
-            name=f"planted-{self.seed}-{variable}",
-        )
-
-    def _text(self, triple: int, leak: int, noise: list[str], kind: int) -> str:
-        digits = [f"{c}{triple // DIGITS**k % DIGITS}" for k, c in enumerate("abc")]
-        return " ".join([*digits, f"leak{leak}", *noise, f"t{kind}"])
-
-
-def _coin(text: str) -> int:
-    return hashlib.sha256(text.encode()).digest()[0] & 1
-
-
-def bits_of_gap(gap: float) -> float:
-    """Mutual information, in bits, between a fair coin and a Gaussian whose means lie `gap` sd apart."""
-
-    def lost(x: float) -> float:
-        density = np.exp(-((x - gap / 2) ** 2) / 2) / np.sqrt(2 * np.pi)
-        return density * np.log2(1 + np.exp(-gap * x))
-
-    return 1 - integrate.quad(lost, -10, 10 + gap)[0]
-
-
-def gap_of_bits(bits: float) -> float:
-    """The inverse of `bits_of_gap`."""
-    return float(optimize.brentq(lambda g: bits_of_gap(g) - bits, 1e-6, 12)) if bits > 0 else 0.0
-
-
-def self_test(bed: Planted) -> dict[str, float]:
-    """Check the truth on the weights themselves, over every triple.
-
-    Returns:
-        For each feature, how often flipping its table entry flips yes and no where the noise allows: 1 for used
-        alone, 0 for unused and leaked; and `bits`, the information about USED of the ideal reader on drawn texts.
-    """
-    model = bed.module
-    yes, no = (model.head.weight[bed.vocab[w]].detach() for w in ANSWERS)
-    write = model.write.detach()
-    found = {name: float(2 * (write[i] @ (yes - no)).abs()) for i, name in enumerate(FEATURES)}
-    rows = bed.table()[:2_000]
-    ids = torch.tensor([[bed.vocab[w] for w in r["text"].split()] for r in rows])
-    with torch.no_grad():
-        words = model.embed(ids).sum(1)
-        triple = model.place[ids].sum(1)
-        direction = model.write[FEATURES.index(USED)]
-        score = (words + model.table(triple) @ model.write) @ direction / direction.norm()
-    label = np.array([int(r[USED]) for r in rows])
-    values = score.numpy()
-    pooled = np.sqrt((values[label == 1].var() + values[label == 0].var()) / 2)
-    found["bits"] = bits_of_gap(float((values[label == 1].mean() - values[label == 0].mean()) / pooled))
-    return found
-
-
-# --- planted claims, for the exam ------------------------------------------------------------------------
+Kind = tuple[bool, str, str, dict[str, Any]]  # truth, grade, trap, settings of the build
 
 
 def plantings(claim_type: str, count: int, seed: int, final: bool = False) -> list[Planting]:
     """Planted claims of one type: `count` of every kind, each on a bed of its own seed."""
-    kinds = {"C1": C1_KINDS}.get(claim_type, ())
+    kinds = {"C1": C1_KINDS, "C2": C2_KINDS, "C3": C3_KINDS, "C4": C4_KINDS}.get(claim_type, ())
     first = seed * 100_000 + (FINAL if final else 0)
+    size = FINAL_SIZE if final else DEV_SIZE
     out = []
     for truth, grade, trap, settings in kinds:
         for i in range(count):
-            chosen = {**settings, "seed": first + i, "method_name": ("MeanDifference", "LogisticProbe")[i % 2]}
-            out.append(
-                Planting(claim_type, truth, grade, trap, "veriscope.zoo.planted:represents", tuple(chosen.items()))
-            )
+            usual = {"rows": ROWS[claim_type], **size, "method_name": ("MeanDifference", "LogisticProbe")[i % 2]}
+            chosen = {**usual, **settings, "seed": first + i}
+            build = f"veriscope.zoo.planted:{BUILDS[claim_type]}"
+            out.append(Planting(claim_type, truth, grade, trap, build, tuple(chosen.items())))
     return out
 
 
-C1_KINDS: tuple[tuple[bool, str, str, dict[str, Any]], ...] = (
+# ---- findings, made as a user would make them
+
+
+def finding_of(bed: Planted, subject: Subject, dev: Sample, made: str, method_name: str) -> Any:
+    """Fit on dev what a claim is about.
+
+    Args:
+        made: "fitted" by the method; "shuffled": by the method, on labels shuffled among the examples; "given": the
+            label's own planted direction, written down by hand; "searched": the best of 400 random directions.
+    """
+    if made == "searched":
+        return SearchedDirection(site=SITE, count=400, seed=bed.seed).fit(subject, dev)
+    if made == "shuffled":
+        order = np.random.default_rng([bed.seed, 0x5F]).permutation(len(dev))
+        return method(method_name, site=SITE, seed=bed.seed).fit(subject, dev.relabel([dev.labels[i] for i in order]))
+    found = method(method_name, site=SITE, seed=bed.seed).fit(subject, dev)
+    return along(found, bed.written(dev.variable)[0]) if made == "given" else found
+
+
+def along(reading: Reading, direction: Float[Tensor, "width"]) -> Reading:
+    """The same reading with another direction, its boundary at the mean activation."""
+    weight = (direction / direction.norm())[:, None]
+    return dataclasses.replace(reading, weight=weight, bias=-(reading.centre @ weight))
+
+
+def vector_of(subject: Subject, dev: Sample, vector: Float[Tensor, "width"], toward: str) -> Change:
+    """A vector that was written down and not fitted."""
+    origin = MeanDifference(site=SITE).fit(subject, dev).origin
+    origin = dataclasses.replace(origin, method="by hand", settings={})
+    return Change("add", SITE, "last", origin, vector=vector, toward=toward)
+
+
+def _sized(smallest_effect: float | None) -> dict[str, float]:
+    return {} if smallest_effect is None else {"smallest_effect": smallest_effect}
+
+
+# ---- C1 REPRESENTS
+
+
+def represents(
+    variable: str,
+    seed: int,
+    method_name: str,
+    made: str = "fitted",
+    shift: bool = False,
+    smallest_effect: float | None = None,
+    **dials: Any,
+) -> tuple[Represents, Subject]:
+    """A C1 claim about one of the bed's variables; see `finding_of` for `made`, `Planted` for the dials."""
+    bed = Planted(seed=seed, **dials)
+    subject, data = bed.subject(), bed.examples(variable, shift)
+    finding = finding_of(bed, subject, data.dev, made, method_name)
+    name = f"{variable} ({method_name}, {made})"
+    return Represents(finding, of=variable, on=data, name=name, **_sized(smallest_effect)), subject
+
+
+_LOUD = {"loud": 1, "agree": 0.2}
+_ONLY_MARKED = {"marked": True, "elsewhere": "absent"}
+
+C1_KINDS: tuple[Kind, ...] = (
     (False, "F0", "null label", {"variable": "null"}),
+    (False, "F0", "random direction", {"variable": USED, "bits": 0.2, "method_name": "RandomDirection"}),
+    (False, "F0", "reader fitted on shuffled labels", {"variable": USED, "bits": 0.2, "made": "shuffled"}),
     (False, "F1", "leaked in the input", {"variable": LEAKED}),
     (False, "F1", "memorised type label", {"variable": "memorised"}),
-    (False, "F2", "best of 400 random directions", {"variable": USED, "searched": 400}),
+    (False, "F1", "marginal fit: only the base rate of the type", {"variable": "base rate"}),
+    (False, "F1", "template lock: decided by the first two tokens", {"variable": LOCKED, "locked": True}),
+    (False, "F1", "prominent distractor: the first principal component",
+     {"variable": USED, "bits": 0.2, "method_name": "PCADirection", **_LOUD}),
+    (False, "F2", "best of 400 random directions", {"variable": USED, "made": "searched"}),
+    (False, "F3", "size: twice what is there", {"variable": USED, "bits": 0.2, "smallest_effect": 0.4}),
+    (False, "F3", "scope: there in marked texts only",
+     {"variable": USED, "bits": 0.2, "rows": 3_600, "shift": True, **_ONLY_MARKED}),
+    (True, "T0", "plain", {"variable": USED, "bits": 0.4}),
+    (True, "T1x0.5", "at half the smallest effect", {"variable": USED, "bits": 0.025}),
     (True, "T1x1", "at the smallest effect", {"variable": USED, "bits": 0.05}),
     (True, "T1x2", "at twice the smallest effect", {"variable": USED, "bits": 0.10}),
     (True, "T1x4", "at four times the smallest effect", {"variable": USED, "bits": 0.20}),
     (True, "T2", "unused by the output", {"variable": UNUSED, "bits": 0.20}),
-)
+    (True, "T2", "rotated into another feature", {"variable": USED, "bits": 0.20, "tilt": 0.6}),
+    (True, "T2", "superposed: twice as many features as dimensions", {"variable": USED, "bits": 0.20, "crowd": 128}),
+    (True, "T2", "negative", {"variable": USED, "bits": 0.20, "sign": -1}),
+    (True, "T2", "rare: one in eight", {"variable": USED, "bits": 0.20, "rate": 0.125}),
+    (True, "T2", "conditional: there only in marked texts", {"variable": USED, "bits": 0.20, **_ONLY_MARKED}),
+    (True, "T2", "two-dimensional: five values on a circle", {"variable": USED, "bits": 0.20, "values": 5}),
+)  # fmt: skip
 
 
-def represents(
-    variable: str, seed: int, method_name: str, bits: float = 0.4, searched: int = 0
-) -> tuple[Represents, Subject]:
-    """A C1 claim about one of the bed's variables; with `searched`, the best on dev of so many random directions."""
-    bed = Planted(seed=seed, bits=bits)
-    subject, data = bed.subject(), bed.examples(variable)
-    if searched:
-        finding = SearchedDirection(site="residual", count=searched, seed=seed).fit(subject, data.dev)
+# ---- C2 MEDIATES
+
+
+def mediates(
+    variable: str,
+    seed: int,
+    method_name: str,
+    made: str = "fitted",
+    hold: tuple[str, ...] = (),
+    shift: bool = False,
+    smallest_effect: float | None = None,
+    **dials: Any,
+) -> tuple[Mediates, Subject]:
+    """A C2 claim; with `hold`, on pairs that differ in the variable and agree in those."""
+    bed = Planted(seed=seed, **{"bits": CLEAR, **dials})
+    subject, data = bed.subject(), bed.pairs(variable, hold, shift)
+    finding = finding_of(bed, subject, data.dev, made, method_name)
+    name = f"{variable} ({method_name}, {made})"
+    return Mediates(finding, of=variable, on=data, name=name, **_sized(smallest_effect)), subject
+
+
+def outvoted(share: float) -> dict[str, Any]:
+    """Dials with which USED decides the answer on this share of the triples and SECOND, there alone, on the rest."""
+    return {"elsewhere": "overruled", "second": 1.5, "relevant": share}
+
+
+@cache
+def share_for_interchange(excess: float) -> float:
+    """The share of triples on which USED must decide for so much interchange accuracy beyond chance (a half).
+
+    Where it decides, a swap turns the answer if the noise allows; elsewhere only if the noise lets it.
+    """
+    bed = Planted(bits=CLEAR)
+    turned = float(norm.cdf(bed.gap / 2 / np.sqrt(2 * bed.noise)))
+    return (0.5 + excess - (1 - turned)) / (2 * turned - 1)
+
+
+def share_for_removal(lost: float) -> float:
+    """The same for a share of the clean range: where SECOND decides, the range is twice as large."""
+    return 2 * lost / (1 + lost)
+
+
+_OVERRULED = {"marked": True, **outvoted(0.5)}
+_TEMPERATURE = {"loud": 1, "temperature": 0.5}
+
+C2_KINDS: tuple[Kind, ...] = (
+    (False, "F0", "random direction", {"variable": USED, "method_name": "RandomDirection"}),
+    (False, "F0", "fitted on shuffled labels", {"variable": USED, "made": "shuffled"}),
+    (False, "F1", "correlated and unread: its own direction", {"variable": UNUSED, "tie": 0.7, "made": "given"}),
+    (False, "F1", "correlated and unread: fitted where the two go together",
+     {"variable": UNUSED, "tie": 0.5, "hold": (USED,)}),
+    (False, "F1", "in the text but not used", {"variable": LEAKED}),
+    (False, "F1", "moves the answer but does not decide it", {"variable": SECOND}),
+    (False, "F2", "best of 400 random directions", {"variable": USED, "made": "searched"}),
+    (False, "F2", "temperature direction", {"variable": LOUD, **_TEMPERATURE}),
+    (False, "F3", "size: twice what is there",
+     {"variable": USED, "smallest_effect": 0.4, **outvoted(share_for_interchange(0.2))}),
+    (False, "F3", "scope: decides in marked texts only", {"variable": USED, "shift": True, "rows": 2_000, **_OVERRULED}),
+    (True, "T0", "used feature", {"variable": USED}),
+    *((True, f"T1x{times:g}", f"at {times:g} times the smallest effect",
+       {"variable": USED, **outvoted(share_for_interchange(0.1 * times))}) for times in (0.5, 1, 2, 4)),
+    (True, "T2", "distributed over two directions", {"variable": USED, "echo": 1.0}),
+    (True, "T2", "with a component that works against it", {"variable": USED, "echo": 0.6, "echo_read": -0.5}),
+    (True, "T2", "partly along what nobody reads", {"variable": USED, "tilt": 0.6}),
+    (True, "T2", "superposed: twice as many features as dimensions", {"variable": USED, "crowd": 128}),
+    (True, "T2", "negative", {"variable": USED, "sign": -1}),
+    (True, "T2", "two-dimensional: five values on a circle", {"variable": USED, "values": 5, "bits": 2.0}),
+)  # fmt: skip
+
+
+# ---- C3 NECESSARY
+
+
+def necessary(
+    variable: str,
+    seed: int,
+    method_name: str,
+    made: str = "fitted",
+    shift: bool = False,
+    smallest_effect: float | None = None,
+    **dials: Any,
+) -> tuple[Necessary, Subject]:
+    """A C3 claim about what a variable's erasure costs."""
+    bed = Planted(seed=seed, **{"bits": CLEAR, **dials})
+    subject, data = bed.subject(), bed.examples(variable, shift)
+    finding = finding_of(bed, subject, data.dev, made, method_name)
+    name = f"{variable} ({method_name}, {made})"
+    return Necessary(finding, of=variable, on=data, name=name, **_sized(smallest_effect)), subject
+
+
+_ERASED = {"variable": USED, "method_name": "LEACE"}
+
+C3_KINDS: tuple[Kind, ...] = (
+    (False, "F0", "random direction", {"variable": USED, "method_name": "RandomDirection"}),
+    (False, "F0", "erased by shuffled labels", {**_ERASED, "made": "shuffled"}),
+    (False, "F1", "decodable and unused", {**_ERASED, "variable": UNUSED}),
+    (False, "F1", "decodable, unused, correlated with what is used", {**_ERASED, "variable": UNUSED, "tie": 0.5}),
+    (False, "F1", "bottleneck: all logits need its size, none its value",
+     {**_ERASED, "variable": LOUD, "loud": 1, "needed": True}),
+    (False, "F2", "high norm: one of six that all logits need",
+     {**_ERASED, "variable": LOUD, "loud": 6, "needed": True}),
+    (False, "F2", "high norm and unread", {**_ERASED, "variable": LOUD, "loud": 1}),
+    (False, "F3", "size: twice what is lost",
+     {**_ERASED, "smallest_effect": 0.7, **outvoted(share_for_removal(0.35))}),
+    (False, "F3", "scope: decides in marked texts only", {**_ERASED, "shift": True, "rows": 2_000, **_OVERRULED}),
+    (False, "F3", "verb: enough to move the answer, not needed for it", {**_ERASED, "variable": SECOND}),
+    (True, "T0", "used feature", _ERASED),
+    *((True, f"T1x{times:g}", f"at {times:g} times the smallest effect",
+       {**_ERASED, **outvoted(share_for_removal(0.1 * times))}) for times in (0.5, 1, 2, 4)),
+    (True, "T2", "distributed over two directions", {**_ERASED, "echo": 1.0}),
+    (True, "T2", "rotated into another feature", {**_ERASED, "tilt": 0.6}),
+    (True, "T2", "superposed: twice as many features as dimensions", {**_ERASED, "crowd": 128}),
+    (True, "T2", "negative", {**_ERASED, "sign": -1}),
+    (True, "T2", "two-dimensional: five values on a circle", {**_ERASED, "values": 5, "bits": 2.0}),
+)  # fmt: skip
+
+
+# ---- C4 STEERS
+
+LARGEST_DOSE = 2.0
+
+
+def steers(
+    variable: str,
+    seed: int,
+    method_name: str,
+    effect: float,
+    made: str = "fitted",
+    shift: bool = False,
+    smallest_effect: float | None = None,
+    **dials: Any,
+) -> tuple[Steers, Subject]:
+    """A C4 claim about words that stand for the two values of USED.
+
+    Args:
+        effect: Logits by which the largest dose of USED's own difference moves those words against each other.
+        made: As in `finding_of`; or a vector by hand: "random", "flattening" (against the loud feature), "writing"
+            (one word), "backwards" (USED's difference the wrong way round, claimed at negative doses).
+    """
+    bed = with_effect(Planted(seed=seed, **{"bits": CLEAR, "words": 3, "hush": True, "chatter": 0.3, **dials}), effect)
+    subject, data = bed.subject(), bed.examples(variable, shift)
+    by_hand = _by_hand(bed, made)
+    if by_hand is None:
+        finding = finding_of(bed, subject, data.dev, made, method_name)
     else:
-        finding = method(method_name, site="residual", seed=seed).fit(subject, data.dev)
-    return Represents(finding, of=variable, on=data, name=f"{variable} ({method_name})"), subject
+        finding = vector_of(subject, data.dev, by_hand, toward="1")
+    more: dict[str, Any] = {"doses": (-2.0, -1.0, -0.5, -0.25, 0.0)} if made == "backwards" else {}
+    claim = Steers(
+        finding, toward="1", of=variable, on=data, targets={str(value): words for value, words in enumerate(bed.answers)},
+        name=f"{variable} ({method_name}, {made})", **more, **_sized(smallest_effect),
+    )  # fmt: skip
+    return claim, subject
+
+
+def with_effect(bed: Planted, effect: float) -> Planted:
+    """The bed whose head reads USED so strongly that the largest dose moves the answer words by so many logits."""
+    gain = effect / (2 * LARGEST_DOSE * bed.gap)
+    return dataclasses.replace(bed, gain=gain, second=gain / 2)
+
+
+def _by_hand(bed: Planted, made: str) -> Tensor | None:
+    if made == "random":
+        drawn = torch.randn(bed.width, generator=torch.Generator().manual_seed(bed.seed + 91))
+        return bed.gap * drawn / drawn.norm()
+    if made == "flattening":
+        return -bed.written(LOUD)[0] / 2
+    if made == "writing":
+        return bed.gap * bed.module.direction(SPARE)
+    return -bed.written(USED)[0] if made == "backwards" else None
+
+
+_PLAIN: dict[str, Any] = {"variable": USED, "effect": 4.0}
+_ONLY_READ_MARKED = {"marked": True, "elsewhere": "unread"}
+
+C4_KINDS: tuple[Kind, ...] = (
+    (False, "F0", "random vector", {**_PLAIN, "made": "random"}),
+    (False, "F0", "fitted on shuffled labels", {**_PLAIN, "made": "shuffled"}),
+    (False, "F1", "unread direction", {**_PLAIN, "variable": UNUSED}),
+    (False, "F1", "in the text but not used", {**_PLAIN, "variable": LEAKED}),
+    (False, "F2", "temperature direction",
+     {"variable": USED, "effect": 16.0, "made": "flattening", "chatter": 0.0, **_TEMPERATURE}),
+    (False, "F2", "writes one word", {**_PLAIN, "made": "writing", "writer": 0.4}),
+    (False, "F3", "size: twice what is there", {**_PLAIN, "smallest_effect": 8.0}),
+    (False, "F3", "scope: read in marked texts only", {**_PLAIN, "shift": True, "rows": 1_600, **_ONLY_READ_MARKED}),
+    (True, "T0", "used feature", _PLAIN),
+    *((True, f"T1x{times:g}", f"at {times:g} times the smallest effect",
+       {"variable": USED, "effect": 0.5 * times, "method_name": "MeanDifference"}) for times in (0.5, 1, 2, 4)),
+    (True, "T2", "conditional: read in marked texts only", {**_PLAIN, **_ONLY_READ_MARKED}),
+    (True, "T2", "small and clean", {**_PLAIN, "effect": 1.5, "chatter": 0.0}),
+    (True, "T2", "negative doses", {**_PLAIN, "made": "backwards"}),
+    (True, "T2", "superposed: twice as many features as dimensions", {**_PLAIN, "crowd": 128}),
+)  # fmt: skip
+
+__all__ = [
+    "ANSWERS", "C1_KINDS", "C2_KINDS", "C3_KINDS", "C4_KINDS", "DIGITS", "FEATURES", "LEAKED", "LOCKED", "LOUD",
+    "NOISE_WORDS", "NUISANCE", "SECOND", "TYPES", "UNUSED", "USED", "WIDTH", "Planted", "PlantedModel", "bits_of_gap",
+    "disagreements", "gap_of_bits", "mediates", "necessary", "plantings", "represents", "self_test", "steers",
+]  # fmt: skip
