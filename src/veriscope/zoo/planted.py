@@ -37,7 +37,7 @@ from veriscope.methods import MeanDifference, method
 from veriscope.methods.searched_direction import SearchedDirection
 from veriscope.subjects import Subject
 from veriscope.zoo.planted_bed import ANSWERS, DIGITS, NUISANCE, TYPES, WIDTH, Planted
-from veriscope.zoo.planted_effects import disagreements, self_test
+from veriscope.zoo.planted_effects import disagreements, lost_beyond_matched, self_test
 from veriscope.zoo.planted_information import bits_of_gap, gap_of_bits
 from veriscope.zoo.planted_network import (
     FEATURES,
@@ -55,7 +55,7 @@ from veriscope.zoo.planted_network import (
 SITE = "residual"
 CLEAR = 0.99  # bits about a feature where the claim is not about how well it can be read
 DEV_SIZE: dict[str, Any] = {}
-FINAL_SIZE: dict[str, Any] = {"width": 80, "digits": 12, "types": 64}
+FINAL_SIZE: dict[str, Any] = {"width": 80, "digits": 20, "types": 64}
 ROWS = {"C1": 2_400, "C2": 1_200, "C3": 1_200, "C4": 800}
 BUILDS = {"C1": "represents", "C2": "mediates", "C3": "necessary", "C4": "steers"}
 
@@ -109,7 +109,7 @@ def vector_of(subject: Subject, dev: Sample, vector: Float[Tensor, "width"], tow
     return Change("add", SITE, "last", origin, vector=vector, toward=toward)
 
 
-def _sized(smallest_effect: float | None) -> dict[str, float]:
+def _sized(smallest_effect: float | None) -> dict[str, Any]:
     return {} if smallest_effect is None else {"smallest_effect": smallest_effect}
 
 
@@ -202,11 +202,6 @@ def share_for_interchange(excess: float) -> float:
     return (0.5 + excess - (1 - turned)) / (2 * turned - 1)
 
 
-def share_for_removal(lost: float) -> float:
-    """The same for a share of the clean range: where SECOND decides, the range is twice as large."""
-    return 2 * lost / (1 + lost)
-
-
 _OVERRULED = {"marked": True, **outvoted(0.5)}
 _TEMPERATURE = {"loud": 1, "temperature": 0.5}
 
@@ -222,7 +217,8 @@ C2_KINDS: tuple[Kind, ...] = (
     (False, "F2", "temperature direction", {"variable": LOUD, **_TEMPERATURE}),
     (False, "F3", "size: twice what is there",
      {"variable": USED, "smallest_effect": 0.4, **outvoted(share_for_interchange(0.2))}),
-    (False, "F3", "scope: decides in marked texts only", {"variable": USED, "shift": True, "rows": 2_000, **_OVERRULED}),
+    (False, "F3", "scope: decides in marked texts only",
+     {"variable": USED, "shift": True, "rows": 2_000, **_OVERRULED}),
     (True, "T0", "used feature", {"variable": USED}),
     *((True, f"T1x{times:g}", f"at {times:g} times the smallest effect",
        {"variable": USED, **outvoted(share_for_interchange(0.1 * times))}) for times in (0.5, 1, 2, 4)),
@@ -237,6 +233,9 @@ C2_KINDS: tuple[Kind, ...] = (
 
 # ---- C3 NECESSARY
 
+# What is lost counts beyond removals of equal variance. Were USED and SECOND all that varies, these would be SECOND's.
+AMONG_OTHERS: dict[str, Any] = {"loud": 24}
+
 
 def necessary(
     variable: str,
@@ -245,14 +244,29 @@ def necessary(
     made: str = "fitted",
     shift: bool = False,
     smallest_effect: float | None = None,
+    excess: float | None = None,
     **dials: Any,
 ) -> tuple[Necessary, Subject]:
-    """A C3 claim about what a variable's erasure costs."""
+    """A C3 claim about what a variable's erasure costs; `excess` is what USED's does beyond matched removals."""
     bed = Planted(seed=seed, **{"bits": CLEAR, **dials})
+    bed = bed if excess is None else with_excess(bed, excess)
     subject, data = bed.subject(), bed.examples(variable, shift)
     finding = finding_of(bed, subject, data.dev, made, method_name)
     name = f"{variable} ({method_name}, {made})"
     return Necessary(finding, of=variable, on=data, name=name, **_sized(smallest_effect)), subject
+
+
+def with_excess(bed: Planted, excess: float) -> Planted:
+    """The bed with USED deciding on such a share of the triples that its removal costs so much beyond matched ones.
+
+    Where USED decides on a share q and SECOND, twice as large, on the rest, USED carries q / (2 - q) of the clean
+    range. What matched removals cost is measured on the weights, at two shares with the right one in between.
+    """
+    bed = dataclasses.replace(bed, **{**outvoted(1.0), **AMONG_OTHERS})
+    ends = [2 * lost / (1 + lost) for lost in (excess, min(excess + 0.2, 0.99))]
+    low, high = (lost_beyond_matched(dataclasses.replace(bed, relevant=share)) for share in ends)
+    between = float(np.clip((excess - low) / (high - low), 0, 1))
+    return dataclasses.replace(bed, relevant=ends[0] + between * (ends[1] - ends[0]))
 
 
 _ERASED = {"variable": USED, "method_name": "LEACE"}
@@ -268,12 +282,12 @@ C3_KINDS: tuple[Kind, ...] = (
      {**_ERASED, "variable": LOUD, "loud": 6, "needed": True}),
     (False, "F2", "high norm and unread", {**_ERASED, "variable": LOUD, "loud": 1}),
     (False, "F3", "size: twice what is lost",
-     {**_ERASED, "smallest_effect": 0.7, **outvoted(share_for_removal(0.35))}),
+     {**_ERASED, "smallest_effect": 0.7, "excess": 0.35}),
     (False, "F3", "scope: decides in marked texts only", {**_ERASED, "shift": True, "rows": 2_000, **_OVERRULED}),
     (False, "F3", "verb: enough to move the answer, not needed for it", {**_ERASED, "variable": SECOND}),
     (True, "T0", "used feature", _ERASED),
     *((True, f"T1x{times:g}", f"at {times:g} times the smallest effect",
-       {**_ERASED, **outvoted(share_for_removal(0.1 * times))}) for times in (0.5, 1, 2, 4)),
+       {**_ERASED, "excess": 0.1 * times}) for times in (0.5, 1, 2, 4)),
     (True, "T2", "distributed over two directions", {**_ERASED, "echo": 1.0}),
     (True, "T2", "rotated into another feature", {**_ERASED, "tilt": 0.6}),
     (True, "T2", "superposed: twice as many features as dimensions", {**_ERASED, "crowd": 128}),
@@ -312,8 +326,9 @@ def steers(
     else:
         finding = vector_of(subject, data.dev, by_hand, toward="1")
     more: dict[str, Any] = {"doses": (-2.0, -1.0, -0.5, -0.25, 0.0)} if made == "backwards" else {}
+    targets = {str(value): words for value, words in enumerate(bed.answers)}
     claim = Steers(
-        finding, toward="1", of=variable, on=data, targets={str(value): words for value, words in enumerate(bed.answers)},
+        finding, toward="1", of=variable, on=data, targets=targets,
         name=f"{variable} ({method_name}, {made})", **more, **_sized(smallest_effect),
     )  # fmt: skip
     return claim, subject

@@ -71,7 +71,8 @@ class Planted:
             twice as large and decides, and only there ("overruled"), or the head does not read it ("unread").
         gain, second: How strongly the head reads USED and SECOND.
         words: Number of words that stand for each answer, up to three.
-        hush: Whether the answer words are read off planted directions alone, without the head's random part.
+        hush: Whether the answer words read nothing but their features, and no other word reads any of these; without
+            it the head is random beside what is planted, and so every word reads a little of everything.
         chatter: How strongly the head prefers the nuisance words that have occurred.
         writer: How strongly one single answer word is read off a direction on which nothing is written.
     """
@@ -217,6 +218,10 @@ class Planted:
 
     def table(self) -> list[dict[str, Any]]:
         """Texts with every variable, a source text for interchange, and the answers that the head would give."""
+        return [dict(row) for row in self._table]
+
+    @cached_property
+    def _table(self) -> list[dict[str, Any]]:
         memory = np.random.default_rng([self.seed, 0x91]).integers(0, 2, self.types)
         out = []
         for item, (base, source, kind, noise) in enumerate(self._items):
@@ -299,9 +304,7 @@ class Planted:
                 row[variable] = str(self.bit(variable, base))
         return rows
 
-    def _loaded(
-        self, rows: list[dict[str, Any]], variable: str, shift: bool, columns: Sequence[str]
-    ) -> Examples:
+    def _loaded(self, rows: list[dict[str, Any]], variable: str, shift: bool, columns: Sequence[str]) -> Examples:
         return examples(
             rows,
             text="text",

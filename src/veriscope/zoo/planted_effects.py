@@ -16,7 +16,7 @@ from torch import Tensor
 from veriscope.examples import Sample
 from veriscope.zoo.planted_bed import Planted
 from veriscope.zoo.planted_information import bits_of_gap, bits_of_radius
-from veriscope.zoo.planted_network import AXIS, ECHO, FEATURES, LOCKED, LOUD, RELEVANT, USED
+from veriscope.zoo.planted_network import AXIS, ECHO, FEATURES, LOCKED, RELEVANT, USED
 
 SILENT = {"mediates": 0.05, "necessary": 0.05}  # less is none: half a smallest effect
 SLIGHT = 0.05  # of USED's own steering effect: less is none
@@ -51,7 +51,8 @@ def disagreements(bed: Planted) -> list[str]:
         for claim, none in silent.items():
             said = bed.truth()[variable].get(claim)
             value = abs(found[f"{variable} steers"]) if claim == "steers" else found[f"{variable} {claim}"]
-            if (said is True and value <= 0) or (said is False and value > none):
+            least = -0.1 if bed.elsewhere == "overruled" and claim == "mediates" else 0.0  # a share near a half
+            if (said is True and value <= least) or (said is False and value > none):
                 out.append(f"{variable} {claim}: {value:.3f}, the table says {said}")
     if not 0.8 * bed.bits - 0.02 < found["bits"] < 1.2 * bed.bits + 0.02:
         out.append(f"{USED} gives {found['bits']:.3f} bits and not {bed.bits:g}")
@@ -101,8 +102,8 @@ def interchange(bed: Planted, variable: str, basis: Float[Tensor, "width r"], pa
     columns = [bed.vocab[w] for w in words]
     expected = torch.tensor([words.index(str(w)) for w in pairs.expected])
     hit, unpatched = ((x[:, columns].argmax(1) == expected).double().mean() for x in (logits, before))
-    common = expected.bincount().max() / len(expected)
-    return float(hit - max(unpatched, common, 1 / len(words)))
+    common = float(expected.bincount().max() / len(expected))
+    return float(hit) - max(float(unpatched), common, 1 / len(words))
 
 
 @torch.no_grad()
@@ -115,16 +116,48 @@ def lost(bed: Planted, variable: str, n: int = 4_000) -> float:
     h, cells = site(bed, [row["text"] for row in rows])
     other = torch.randperm(len(h), generator=torch.Generator().manual_seed(bed.seed))
     part = contribution(bed, variable, cells)
+    clean = _preference(bed, rows, h)
+    left = max(_preference(bed, rows, h - part + given) for given in (part.mean(0), part[other]))
+    return (clean - left) / max(clean - _preference(bed, rows, h[other]), 0.01)
 
-    def behaviour(x: Tensor) -> float:
-        logits = bed.module.logits(x)
-        ids = torch.tensor([[bed.vocab[row["answer"]], bed.vocab[row["foil"]]] for row in rows])
-        chosen = logits.gather(1, ids)
-        return float((chosen[:, 0] - chosen[:, 1]).mean())
 
-    clean = behaviour(h)
-    left = max(behaviour(h - part + part.mean(0)), behaviour(h - part + part[other]))
-    return (clean - left) / max(clean - behaviour(h[other]), 0.01)
+def _preference(bed: Planted, rows: Sequence[dict[str, str]], h: Float[Tensor, "text width"]) -> float:
+    """Mean logit(answer) - logit(foil) with these values at the site."""
+    ids = torch.tensor([[bed.vocab[row["answer"]], bed.vocab[row["foil"]]] for row in rows])
+    chosen = bed.module.logits(h).gather(1, ids)
+    return float((chosen[:, 0] - chosen[:, 1]).mean())
+
+
+@torch.no_grad()
+def lost_beyond_matched(bed: Planted, variable: str = USED, draws: int = 100) -> float:
+    """What `lost` measures, less what the hardest of the usual random removals takes (at the 95% mark).
+
+    Random directions are at right angles to the variable's own and vary as much as it, as far as any do.
+    """
+    rows = bed.table()[:2_000]
+    h, _ = site(bed, [row["text"] for row in rows])
+    x = h - h.mean(0)
+    own = torch.linalg.qr(bed.written(variable).T).Q
+    directions = _as_varied(x - (x @ own) @ own.T, float((x @ own).square().sum(1).mean()), draws, bed.seed)
+    clean = _preference(bed, rows, h)
+    other = torch.randperm(len(h), generator=torch.Generator().manual_seed(bed.seed))
+    span = max(clean - _preference(bed, rows, h[other]), 0.01)
+    cost = [(clean - _preference(bed, rows, h - (x @ d)[:, None] * d)) / span for d in directions]
+    return lost(bed, variable) - max(0.0, float(np.quantile(cost, 0.95)))
+
+
+def _as_varied(x: Float[Tensor, "text width"], variance: float, draws: int, seed: int) -> Float[Tensor, "draw width"]:
+    """Random directions along which centred values vary so much: Gaussians times a power of the covariance."""
+    values, vectors = torch.linalg.eigh(x.T @ x / len(x))
+    scale = (values / values[-1]).clamp_min(1e-9).log()
+    drawn = torch.randn(draws, len(values), generator=torch.Generator().manual_seed(seed))
+    low, high = torch.full((draws, 1), -4.0), torch.full((draws, 1), 6.0)
+    for _ in range(30):
+        middle = (low + high) / 2
+        unit = torch.nn.functional.normalize(drawn * (scale * middle).exp(), dim=1)
+        enough = (unit.square() * values).sum(1, keepdim=True) >= variance
+        low, high = torch.where(enough, low, middle), torch.where(enough, middle, high)
+    return unit @ vectors.T
 
 
 @torch.no_grad()
@@ -140,6 +173,18 @@ def steered(bed: Planted, vector: Float[Tensor, "width"], n: int = 2_000) -> flo
     change = change[:, up].mean(1) - change[:, down].mean(1)
     answers = np.array([row["answer"] for row in rows])
     return float(np.mean([change.numpy()[answers == word].mean() for word in np.unique(answers)]))
+
+
+@torch.no_grad()
+def within_budget(bed: Planted, vector: Float[Tensor, "width"], nats: float = 0.016, n: int = 1_000) -> float:
+    """The largest multiple of a vector, up to 2, that changes the next token by so many nats at most (mean KL)."""
+    h, _ = site(bed, [row["text"] for row in bed.table()[:n]])
+    plain = torch.log_softmax(bed.module.logits(h), -1)
+    for dose in (2.0, 1.0, 0.5, 0.25, 0.125):
+        moved = torch.log_softmax(bed.module.logits(h + dose * vector), -1)
+        if float((plain.exp() * (plain - moved)).sum(-1).mean()) <= nats:
+            return dose
+    return 0.0
 
 
 @torch.no_grad()

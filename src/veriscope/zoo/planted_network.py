@@ -146,17 +146,20 @@ class PlantedModel(nn.Module):
         read = bed.gain * bed.sign * used + bed.second * second
         if bed.echo:
             read = read + bed.gain * bed.echo_read * bed.sign * self.direction(ECHO)
+        for word, i in vocab.items():
+            if bed.chatter and word[0] == "n" and word[1:].isdigit():
+                head[i] += bed.chatter * self.embed.weight[i]
+        if bed.hush or bed.values > 2:
+            head[[vocab[word] for group in bed.answers for word in group]] = 0.0
+            for name in (n for n in self.features if not n.startswith("crowd")):
+                head -= (head @ self.direction(name))[:, None] * self.direction(name)
         for value, words in enumerate(bed.answers):
             for word in words:
-                head[vocab[word]] *= 1.0 - bed.hush
                 if bed.values > 2:
                     x, y = (float(p) for p in circle(bed.values)[value])
                     head[vocab[word]] += bed.gain * (x * used + y * self.direction(AXIS))
                 else:
                     head[vocab[word]] += (1 if value else -1) * read
-        for word, i in vocab.items():
-            if bed.chatter and word[0] == "n" and word[1:].isdigit():
-                head[i] += bed.chatter * self.embed.weight[i]
         unread = self.directions[[FEATURES.index(UNUSED), FEATURES.index(LEAKED)]]
         head -= (head @ unread.T) @ unread
         for name in self.features:
