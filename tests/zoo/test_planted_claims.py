@@ -61,7 +61,7 @@ DIALLED: dict[str, dict[str, Any]] = {
 
 
 def bed_of(name: str, seed: int = 3, **more: Any) -> Planted:
-    return Planted(seed=seed, rows=1_500, **{"bits": CLEAR, **DIALLED[name], **more})
+    return Planted(seed=seed, rows=600, **{"bits": CLEAR, **DIALLED[name], **more})
 
 
 # ---- the bed
@@ -70,6 +70,10 @@ def bed_of(name: str, seed: int = 3, **more: Any) -> Planted:
 @pytest.mark.parametrize("name", DIALLED)
 def test_the_truth_table_holds_on_the_weights_whatever_the_dials(name: str) -> None:
     assert disagreements(bed_of(name)) == []
+
+
+@pytest.mark.parametrize("name", ["plain", "circle"])
+def test_it_holds_on_beds_of_the_final_size_too(name: str) -> None:
     assert disagreements(bed_of(name, seed=11, **FINAL_SIZE)) == []
 
 
@@ -109,8 +113,11 @@ def test_a_shared_direction_changes_every_answer_and_turns_none(name: str) -> No
 
     assert found[f"{LOUD} mediates"] < 0 and found[f"{LOUD} necessary"] < 0.05
     if name == "bottleneck":  # taking it out closes everything; any value in its place opens it again
-        h = torch.zeros(1, bed.width)
-        assert float(bed.module._opened(h + 1).norm()) < 0.01 * float((h + 1).norm())
+        with torch.no_grad():
+            closed, open_ = (
+                bed.module.logits(bed.module.write[0] + size * bed.module.write[-2:].sum(0)) for size in (0, -1)
+            )
+        assert float(closed.norm()) < 0.01 * float(open_.norm())
 
 
 # ---- the dials
@@ -125,7 +132,7 @@ def test_the_interchange_dial_is_the_accuracy_beyond_chance(excess: float) -> No
 
 @pytest.mark.parametrize("size", [{}, FINAL_SIZE])
 def test_the_removal_dial_is_what_is_lost_beyond_matched_removals(size: dict[str, Any]) -> None:
-    bed = with_excess(Planted(seed=1, bits=CLEAR, rows=1_200, **size), 0.4)
+    bed = with_excess(Planted(seed=1, bits=CLEAR, rows=700, **size), 0.4)
 
     assert lost_beyond_matched(bed) == pytest.approx(0.4, abs=0.06)
     assert lost(bed, USED) > lost_beyond_matched(bed)
@@ -169,15 +176,33 @@ def test_other_claim_types_are_not_planted_here() -> None:
     assert plantings("C5", 3, seed=0) == []
 
 
+WORTH_A_LOOK = (
+    "correlated and unread: fitted where the two go together",
+    "moves the answer but does not decide it",
+    "best of 400 random directions",
+    "temperature direction",
+    "size: twice what is there",
+    "scope: decides in marked texts only",
+    "with a component that works against it",
+    "partly along what nobody reads",
+)
+
+
 def built(planting: Planting, **settings: Any) -> tuple[Any, Any]:
     with use(Ledger.in_memory()):
         return pkgutil.resolve_name(planting.build)(**{**dict(planting.settings), **settings})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("claim_type", TYPES)
 def test_every_kind_can_be_built(claim_type: str) -> None:
+    solved: list[str] = []  # kinds that are solved for on the weights are alike, and slow: one of them is enough
     for planting in plantings(claim_type, 1, seed=0):
-        claim, subject = built(planting, rows=400)
+        if "excess" in dict(planting.settings):
+            solved.append(planting.trap)
+            if len(solved) > 1:
+                continue
+        claim, subject = built(planting, rows=160)
 
         assert claim.type.startswith(claim_type) and claim.finding.origin.subject == subject.hash
         assert claim.of == dict(planting.settings)["variable"] == claim.on.variable
@@ -186,12 +211,14 @@ def test_every_kind_can_be_built(claim_type: str) -> None:
             assert claim.smallest_effect > type(claim).__dataclass_fields__["smallest_effect"].default
 
 
-def test_the_claimed_subspaces_of_c2_do_on_the_weights_what_their_truth_says() -> None:
-    for planting in plantings("C2", 1, seed=4):
-        claim, _ = built(planting)
+@pytest.mark.parametrize("trap", WORTH_A_LOOK)
+def test_the_claimed_subspaces_of_c2_do_on_the_weights_what_their_truth_says(trap: str) -> None:
+    for planting in (p for p in plantings("C2", 1, seed=4) if p.trap == trap):
+        claim, _ = built(planting, rows=600)
         dials = {f.name for f in dataclasses.fields(Planted)} & dict(planting.settings).keys()
-        bed = Planted(**{"bits": CLEAR, **{k: v for k, v in planting.settings if k in dials}})
-        excess = interchange(bed, claim.of, claim.finding.basis, claim.on.dev)
+        bed = Planted(**{"bits": CLEAR, **{k: v for k, v in planting.settings if k in dials}, "rows": 600})
+        rows = [{"text": e.text, "source": e.source, "answer": e.answer, "expected": e.expected} for e in claim.on.dev]
+        excess = interchange(bed, claim.of, claim.finding.basis, rows)
         if planting.trap.startswith("scope"):  # true where it was fitted
             assert excess > 0.4 and claim.on.shift is not None
         elif planting.trap.startswith("size"):
@@ -202,24 +229,24 @@ def test_the_claimed_subspaces_of_c2_do_on_the_weights_what_their_truth_says() -
 
 def test_what_c3_erases_is_gone_and_a_random_direction_is_not_it() -> None:
     kinds = {p.trap: p for p in plantings("C3", 1, seed=0)}
-    erased, random = (built(kinds[trap], rows=400)[0] for trap in ("used feature", "random direction"))
+    erased, random = (built(kinds[trap], rows=240)[0] for trap in ("used feature", "random direction"))
     assert isinstance(erased, Necessary) and erased.finding.kind == "erase" and isinstance(random.finding, Reading)
 
     written = Planted(seed=0, bits=CLEAR).written(USED)[0]
     unit = written / written.norm()
 
-    assert float((unit @ erased.finding.left @ erased.finding.right @ unit).abs()) > 0.95
+    assert float((unit @ erased.finding.left @ erased.finding.right @ unit).abs()) > 0.9
     assert float((unit @ random.finding.direction).abs()) < 0.5
 
 
 def test_a_writer_raises_one_word_and_a_temperature_none() -> None:
     kinds = {p.trap: p for p in plantings("C4", 1, seed=0)}
     for trap, raised in (("writes one word", 1), ("temperature direction", 0)):
-        claim, subject = built(kinds[trap], rows=400)
+        claim, subject = built(kinds[trap], rows=240)
         text = next(e.text for e in claim.on.dev if e.label == "0")
         plain, moved = (subject.run([text], edits=claim.finding.edits(d), logits="last").logits[0] for d in (0.0, 1.0))
         slope = float((moved @ plain) / (plain @ plain))
-        words = [subject.reader.tokens([w])[0][0] for w in claim.targets["1"]]
+        words = subject.answer_ids([text] * 3, claim.targets["1"])
         assert int(((moved - slope * plain)[words] > 0.3).sum()) == raised
 
 

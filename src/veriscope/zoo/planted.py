@@ -56,7 +56,7 @@ SITE = "residual"
 CLEAR = 0.99  # bits about a feature where the claim is not about how well it can be read
 DEV_SIZE: dict[str, Any] = {}
 FINAL_SIZE: dict[str, Any] = {"width": 80, "digits": 20, "types": 64}
-ROWS = {"C1": 2_400, "C2": 1_200, "C3": 1_200, "C4": 800}
+ROWS = {"C1": 2_400, "C2": 1_800, "C3": 1_200, "C4": 800}
 BUILDS = {"C1": "represents", "C2": "mediates", "C3": "necessary", "C4": "steers"}
 
 Kind = tuple[bool, str, str, dict[str, Any]]  # truth, grade, trap, settings of the build
@@ -203,6 +203,8 @@ def share_for_interchange(excess: float) -> float:
 
 
 _OVERRULED = {"marked": True, **outvoted(0.5)}
+# An effect is that of the direction claimed. One fitted on few rows has less, so where size counts it is written down.
+_WRITTEN_DOWN = {"variable": USED, "method_name": "MeanDifference", "made": "given"}
 _TEMPERATURE = {"loud": 1, "temperature": 0.5}
 
 C2_KINDS: tuple[Kind, ...] = (
@@ -216,12 +218,12 @@ C2_KINDS: tuple[Kind, ...] = (
     (False, "F2", "best of 400 random directions", {"variable": USED, "made": "searched"}),
     (False, "F2", "temperature direction", {"variable": LOUD, **_TEMPERATURE}),
     (False, "F3", "size: twice what is there",
-     {"variable": USED, "smallest_effect": 0.4, **outvoted(share_for_interchange(0.2))}),
+     {**_WRITTEN_DOWN, "smallest_effect": 0.4, **outvoted(share_for_interchange(0.2))}),
     (False, "F3", "scope: decides in marked texts only",
      {"variable": USED, "shift": True, "rows": 2_000, **_OVERRULED}),
     (True, "T0", "used feature", {"variable": USED}),
     *((True, f"T1x{times:g}", f"at {times:g} times the smallest effect",
-       {"variable": USED, **outvoted(share_for_interchange(0.1 * times))}) for times in (0.5, 1, 2, 4)),
+       {**_WRITTEN_DOWN, **outvoted(share_for_interchange(0.1 * times))}) for times in (0.5, 1, 2, 4)),
     (True, "T2", "distributed over two directions", {"variable": USED, "echo": 1.0}),
     (True, "T2", "with a component that works against it", {"variable": USED, "echo": 0.6, "echo_read": -0.5}),
     (True, "T2", "partly along what nobody reads", {"variable": USED, "tilt": 0.6}),
@@ -352,6 +354,8 @@ def _by_hand(bed: Planted, made: str) -> Tensor | None:
 
 
 _PLAIN: dict[str, Any] = {"variable": USED, "effect": 4.0}
+# What a probe's own direction does within the budget is less, and not dialled: true claims are about the mean's.
+_TRUE = {**_PLAIN, "method_name": "MeanDifference"}
 _ONLY_READ_MARKED = {"marked": True, "elsewhere": "unread"}
 
 C4_KINDS: tuple[Kind, ...] = (
@@ -364,13 +368,13 @@ C4_KINDS: tuple[Kind, ...] = (
     (False, "F2", "writes one word", {**_PLAIN, "made": "writing", "writer": 0.4}),
     (False, "F3", "size: twice what is there", {**_PLAIN, "smallest_effect": 8.0}),
     (False, "F3", "scope: read in marked texts only", {**_PLAIN, "shift": True, "rows": 1_600, **_ONLY_READ_MARKED}),
-    (True, "T0", "used feature", _PLAIN),
+    (True, "T0", "used feature", _TRUE),
     *((True, f"T1x{times:g}", f"at {times:g} times the smallest effect",
-       {"variable": USED, "effect": 0.5 * times, "method_name": "MeanDifference"}) for times in (0.5, 1, 2, 4)),
-    (True, "T2", "conditional: read in marked texts only", {**_PLAIN, **_ONLY_READ_MARKED}),
-    (True, "T2", "small and clean", {**_PLAIN, "effect": 1.5, "chatter": 0.0}),
-    (True, "T2", "negative doses", {**_PLAIN, "made": "backwards"}),
-    (True, "T2", "superposed: twice as many features as dimensions", {**_PLAIN, "crowd": 128}),
+       {**_TRUE, "effect": 0.5 * times, "made": "given"}) for times in (0.5, 1, 2, 4)),
+    (True, "T2", "conditional: read in marked texts only", {**_TRUE, **_ONLY_READ_MARKED}),
+    (True, "T2", "small and clean", {**_TRUE, "effect": 1.5, "chatter": 0.0}),
+    (True, "T2", "negative doses", {**_TRUE, "made": "backwards"}),
+    (True, "T2", "superposed: twice as many features as dimensions", {**_TRUE, "crowd": 128}),
 )  # fmt: skip
 
 __all__ = [

@@ -274,6 +274,13 @@ class Planted:
             hold: Variables that have the same value in both texts; the claimed one then differs in every pair.
             columns: Further variables to hand out as columns.
         """
+        rows = self.pair_rows(variable, hold)
+        for row, (base, *_) in zip(rows, self._items, strict=True):
+            row |= {name: str(self.bit(name, base)) for name in columns}
+        return self._loaded(rows, variable, shift, ("source_answer", *columns))
+
+    def pair_rows(self, variable: str, hold: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """The rows behind `pairs`, before they are split."""
         words = [group[0] for group in self.answers]
         by_values: dict[tuple[int, ...], list[int]] = {}
         for cell in range(len(self._codes[USED]) if hold else 0):
@@ -286,8 +293,7 @@ class Planted:
                 row["source"] = self.text(source, noise, kind)
             row["expected"] = words[self.bit(variable, source)]
             row["source_answer"] = words[self.answer(source)]
-            row |= {name: str(self.bit(name, base)) for name in columns}
-        return self._loaded(rows, variable, shift, ("source_answer", *columns))
+        return rows
 
     def _key(self, cell: int, variable: str, hold: Sequence[str]) -> tuple[int, ...]:
         return (self.bit(variable, cell), *(self.bit(name, cell) for name in hold), cell // self.digits**3)

@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from veriscope.examples import Sample
 from veriscope.zoo.planted_bed import Planted
 from veriscope.zoo.planted_information import bits_of_gap, bits_of_radius
 from veriscope.zoo.planted_network import AXIS, ECHO, FEATURES, LOCKED, RELEVANT, USED
@@ -90,17 +89,18 @@ def contribution(bed: Planted, variable: str, cells: Int[Tensor, "text"]) -> Flo
 
 
 @torch.no_grad()
-def interchange(bed: Planted, variable: str, basis: Float[Tensor, "width r"], pairs: Sample | None = None) -> float:
-    """Share of drawn pairs whose answer is the expected one once the subspace is swapped, beyond the best constant."""
-    pairs = pairs or bed.pairs(variable).dev
-    pairs = pairs.where(lambda e: e.expected != e.answer)
-    here, there = (site(bed, texts)[0] for texts in (pairs.texts, pairs.sources))
+def interchange(
+    bed: Planted, variable: str, basis: Float[Tensor, "width r"], rows: Sequence[dict[str, str]] | None = None
+) -> float:
+    """Share of pairs whose answer is the expected one once the subspace is swapped, beyond the best constant."""
+    rows = [row for row in rows or bed.pair_rows(variable) if row["expected"] != row["answer"]]
+    here, there = (site(bed, [row[column] for row in rows])[0] for column in ("text", "source"))
     basis = torch.linalg.qr(basis).Q
     logits = bed.module.logits(here + ((there - here) @ basis) @ basis.T)
     before = bed.module.logits(here)
     words = [group[0] for group in bed.answers]
     columns = [bed.vocab[w] for w in words]
-    expected = torch.tensor([words.index(str(w)) for w in pairs.expected])
+    expected = torch.tensor([words.index(row["expected"]) for row in rows])
     hit, unpatched = ((x[:, columns].argmax(1) == expected).double().mean() for x in (logits, before))
     common = float(expected.bincount().max() / len(expected))
     return float(hit) - max(float(unpatched), common, 1 / len(words))

@@ -17,12 +17,11 @@ def bits_of_gap(gap: float, rate: float = 0.5, present: float = 1.0) -> float:
     if rate == 0.5 and present == 1.0:
         return 1 - integrate.quad(_lost, -10, 10 + gap, args=(gap,))[0]
 
-    def told(x: float) -> float:
-        ends = [present * norm.pdf(x - side * gap / 2) + (1 - present) * norm.pdf(x) for side in (1, -1)]
-        both = rate * ends[0] + (1 - rate) * ends[1]
-        return sum(p * special.xlogy(d, d / both) / np.log(2) for p, d in zip((rate, 1 - rate), ends, strict=True))
-
-    return float(integrate.quad(told, -9 - gap / 2, 9 + gap / 2, limit=200)[0])
+    x = np.linspace(-9 - gap / 2, 9 + gap / 2, 4_001)
+    ends = [present * norm.pdf(x - side * gap / 2) + (1 - present) * norm.pdf(x) for side in (1, -1)]
+    both = rate * ends[0] + (1 - rate) * ends[1]
+    told = sum(p * special.xlogy(d, d / both) for p, d in zip((rate, 1 - rate), ends, strict=True))
+    return float(integrate.trapezoid(told, x) / np.log(2))
 
 
 def _lost(x: float, gap: float) -> float:
