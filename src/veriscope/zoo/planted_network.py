@@ -124,9 +124,8 @@ class PlantedModel(nn.Module):
         if bed.values > 2:
             points = torch.as_tensor(circle(bed.values)[self.codes[USED]]).float()
             columns[USED], columns[AXIS] = points[:, 0], points[:, 1]
-        columns[USED] = columns[ECHO] = columns[USED] * bed.sign
-        if bed.elsewhere == "absent":
-            columns[USED] = columns[USED] * relevant
+        there = relevant if bed.elsewhere == "absent" else 1.0
+        columns[USED] = columns[ECHO] = columns[USED] * bed.sign * there
         if bed.elsewhere == "overruled":
             columns[SECOND] = 2 * columns[SECOND] * (1 - relevant)
         columns[RELEVANT], columns[SPARE] = relevant, torch.zeros(cells)
