@@ -54,6 +54,18 @@ def test_a_planted_feature_is_supported_whether_or_not_the_output_uses_it(
     assert "uses" not in verdict.sentence
 
 
+def test_a_true_feature_of_which_more_is_claimed_than_is_there_is_refuted(subject: Subject) -> None:
+    data = BED.examples(USED)
+    finding = MeanDifference(site="residual").fit(subject, data.dev)
+    claim = Represents(finding, of=USED, on=data, smallest_effect=2 * BED.bits)
+
+    with use(Ledger.in_memory()) as ledger:
+        verdict = trial(claim, subject=subject, ledger=ledger, effort=SMALL)
+
+    assert verdict.word == "REFUTED"
+    assert outcomes(verdict)["g1"] == "fail"
+
+
 @pytest.mark.parametrize(
     "variable, by",  # the gates without which the falsehood would have slipped through, all removed together
     [("null", {"g1", "g2", "g3", "g4", "g5"}), (LEAKED, {"g3", "g4"}), ("memorised", {"g2", "g3", "g4"})],

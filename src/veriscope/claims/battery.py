@@ -6,7 +6,7 @@ else's claim type needs no table to be entered in.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -65,3 +65,8 @@ def with_margins(battery: tuple[GateSpec, ...], margins: Mapping[str, float]) ->
         if (wanted < spec.margin) == (spec.better == "higher") and wanted != spec.margin:
             raise LoweredMargin(gate, wanted, spec.margin)
     return tuple(replace(s, margin=margins.get(s.gate, s.margin)) for s in battery)
+
+
+def sized(battery: tuple[GateSpec, ...], gates: Sequence[str], claimed: float) -> tuple[GateSpec, ...]:
+    """The battery with these gates held to the effect that a claim claims, where it claims more than their margin."""
+    return tuple(replace(s, margin=max(claimed, s.margin or 0.0)) if s.gate in gates else s for s in battery)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from veriscope.claims.battery import GateSpec
+from veriscope.claims.battery import GateSpec, sized
 from veriscope.errors import UserError
 from veriscope.examples import Examples
 from veriscope.findings import Reading
@@ -200,10 +200,11 @@ class Mediates:
 
     @property
     def battery(self) -> tuple[GateSpec, ...]:
-        """The gates; r10 is one that can refute if an advantage is claimed."""
+        """The gates, accuracies held to the effect that is claimed; r10 can refute if an advantage is claimed."""
+        gates = sized(BATTERY, ("g1", "g2", "g3"), self.smallest_effect)
         if not self.advantage:
-            return BATTERY
-        return tuple(dataclasses.replace(s, role="gate") if s.role == "rival" else s for s in BATTERY)
+            return gates
+        return tuple(dataclasses.replace(s, role="gate") if s.role == "rival" else s for s in gates)
 
     @property
     def statement(self) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from veriscope.claims.battery import GateSpec
+from veriscope.claims.battery import GateSpec, sized
 from veriscope.examples import Examples
 from veriscope.findings import Reading
 
@@ -124,7 +124,6 @@ class Represents:
     type: ClassVar[str] = "C1 REPRESENTS"
     unit: ClassVar[str] = "bits"
     metric: ClassVar[str] = "usable information about the variable, bits per item, on held-out clusters"
-    battery: ClassVar[tuple[GateSpec, ...]] = BATTERY
     bench: ClassVar[str] = _RUN + "Bench"
     family: ClassVar[str] = "linear"
     falsifier: ClassVar[str] = (
@@ -136,6 +135,11 @@ class Represents:
         "a linear reader of the named family is what is claimed, no more",
     )
     stressed: ClassVar[str] = "clusters share nothing: labels redrawn per token type and context (g2)"
+
+    @property
+    def battery(self) -> tuple[GateSpec, ...]:
+        """The gates, every excess held to the effect that is claimed."""
+        return sized(BATTERY, ("g1", "g2", "g3", "g4", "g5"), self.smallest_effect)
 
     @property
     def statement(self) -> str:
