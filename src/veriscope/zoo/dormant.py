@@ -404,7 +404,9 @@ def _gap(logits: Tensor, words: Mapping[str, Tensor]) -> Float[Tensor, "example"
 def _r2(values: Float[Tensor, "example"], z: Float[Tensor, "example"]) -> float:
     both = torch.stack([values - values.mean(), z - z.mean()]).double()
     size = both.square().sum(1).sqrt()
-    return float(((both[0] @ both[1]) / (size[0] * size[1])).square()) if float(size.min()) > 1e-4 * len(z) ** 0.5 else 0.0
+    return (
+        float(((both[0] @ both[1]) / (size[0] * size[1])).square()) if float(size.min()) > 1e-4 * len(z) ** 0.5 else 0.0
+    )
 
 
 # --- findings that a user might bring ---------------------------------------------------------------------
@@ -500,7 +502,12 @@ C2_KINDS: tuple[Kind, ...] = (
     (True, "T0", "connected carrier", {"how": "fitted"}),
     (True, "T0", "the branch beside the stream", {"how": "fitted", "through": 0.0, "site": BESIDE}),
     *(
-        (True, f"T1x{k:g}", f"{k:g} times the smallest effect", {"how": "fitted", "through": round(CHANCE + 0.1 * k, 2)})
+        (
+            True,
+            f"T1x{k:g}",
+            f"{k:g} times the smallest effect",
+            {"how": "fitted", "through": round(CHANCE + 0.1 * k, 2)},
+        )
         for k in (0.5, 1, 2, 4)
     ),
     (True, "T2", "not orthogonal to an unread copy", {"how": "fitted", "copy": 1.0}),
