@@ -1,7 +1,7 @@
 """Bed D1: nets in which a variable lies on a direction that nothing reads, while the behaviour goes round it.
 
 The network reads texts like `t7 r41 l3 a12 n5 b3 n77 ?`. The variable z is the exclusive or of a bit of the a word and
-a bit of the b word; behind `?` the answer is yes or no in the language of the l word. Everything else is one of two routes:
+a bit of the b word; behind `?` the answer is yes or no in the language of the l word. It takes one of two routes:
 
     stream.0 -> layer 1 computes z, writes it on `carrier` -> stream.1 -> layer 2 reads it -> stream.2 -> head
     words    -> beside: computes z by itself, carries some of the words too -----------------------------> head
@@ -11,7 +11,7 @@ unread (`connected=False`) and `silent` read though nothing writes on it, the ne
 Are Looking For?" (Makelov 2023): swapping the sum of the two directions moves the answer, and neither mediates it.
 "A Reply to Makelov et al." (Wu 2024) is here too: true mediators with a part that nothing reads.
 
-All of it is ordinary weights of ReLU layers, so a random-weight twin has every part of the network and none of the truth.
+All of it is ordinary weights of ReLU layers, so a random-weight twin has every part and none of the truth.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class Dormant:
 
     @property
     def size(self) -> float:
-        """Of z on its carrier: as large as the noise elsewhere where that speaks too, so that matched removals match."""
+        """Of z on its carrier. Where noise speaks too, as large as it, so that removals of equal variance exist."""
         return SPREAD * NOISY**0.5 if self.effect < 1 else 1.5
 
     @cached_property

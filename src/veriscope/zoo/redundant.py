@@ -1,8 +1,8 @@
 """Bed D2: a small GPT-2 with set weights in which several heads carry one variable, or one repairs another.
 
 The network reads texts like `s n3 n17 k41 n8 n2 ?`. The variable z is a bit of the k word; behind `?` the answer is yes
-or no. Heads of block 0 look from `?` to the k word and write its bit, each on a direction of its own; the MLP of block 1
-adds those directions up and writes the answer:
+or no. Heads of block 0 look from `?` to the k word and write its bit, each on a direction of its own; the MLP of block
+1 adds those directions up and writes the answer:
 
     plain   one head carries z
     shared  all heads of block 0 but two carry some of z, one of them the most; the sum is read as it is
@@ -12,7 +12,7 @@ adds those directions up and writes the answer:
     centre  one head carries z and also the topic of the text, by which every next word is chosen
 
 Beside them stand a loud head, which writes z six times as large on a direction that nothing reads, and heads that carry
-noise. ("The Hydra Effect", McGrath 2023, and "Interpretability in the Wild", Wang 2023, found such heads in real models.)
+noise. (Real models have such heads: The Hydra Effect, McGrath 2023; Interpretability in the Wild, Wang 2022.)
 
 Layer norms are there and do nothing: two coordinates of the residual stream are so large that every norm divides by
 nearly the same number.
@@ -391,7 +391,7 @@ C2_KINDS: tuple[Kind, ...] = (
     (False, "F1", "loud direction that nobody reads", {"how": "loud", "kind": "plain"}),
     (False, "F2", "dormant path through a silent backup", {"how": "loud + backup", "kind": "backup"}),
     (False, "F3", "one of three copies", {"how": "main", "kind": "three"}),
-    (True, "T0", "one head's direction", {"how": "main", "kind": "plain"}),
+    (True, "T0", "one head's direction", {"how": "main", "kind": "plain", "quiet": True}),
     (True, "T0", "fitted", {"how": "fitted", "kind": "plain", "quiet": True}),
     (True, "T2", "fitted, beside a loud unread copy", {"how": "fitted", "kind": "plain"}),
     (True, "T2", "distributed over two heads", {"how": "fitted", "kind": "or", "quiet": True}),
