@@ -16,7 +16,7 @@ All of it is ordinary weights of ReLU layers, so a random-weight twin has every 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -61,8 +61,8 @@ class Routes(nn.Module):
         self.code = nn.Embedding(len(bed.vocab), width)
         self.stream = nn.ModuleList(nn.Identity() for _ in range(3))
         self.beside = nn.Identity()
-        self.layers = nn.ModuleList(_Units(width, n) for n in (2, 4))
-        self.branch = nn.ModuleList(_Units(width, 2) for _ in range(2))
+        self.layer1, self.layer2 = _Units(width, 2), _Units(width, 4)
+        self.branch1, self.branch2 = _Units(width, 2), _Units(width, 2)
         self.around = nn.Linear(width, width, bias=False)
         self.head = nn.Linear(width, len(bed.vocab), bias=False)
 
@@ -70,13 +70,13 @@ class Routes(nn.Module):
         """Logits at every position: words are summed up to it."""
         words = self.embed(input_ids).cumsum(1) + self.code(input_ids)
         h = self.stream[0](words)
-        h = self.stream[1](h + self.layers[0](h))
-        h = self.stream[2](h + self.layers[1](h))
+        h = self.stream[1](h + self.layer1(h))
+        h = self.stream[2](h + self.layer2(h))
         return self.head(h + self.beside(self.round(words)))
 
     def round(self, words: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
         """What goes round the stream: the answer of texts whose r word says so, and some of the words."""
-        return self.branch[1](words + self.branch[0](words)) + self.around(words)
+        return self.branch2(words + self.branch1(words)) + self.around(words)
 
 
 class _Units(nn.Module):
@@ -89,6 +89,16 @@ class _Units(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         return self.write(torch.relu(self.read(h)))
+
+    def plant(
+        self, reads: Sequence[Tensor], bias: float, writes: Sequence[Tensor], always: Tensor | None = None
+    ) -> None:
+        """Set what each unit reads and writes, and what is written in any case."""
+        self.read.weight.copy_(torch.stack(list(reads)))
+        self.read.bias.fill_(bias)
+        self.write.weight.copy_(torch.stack(list(writes), 1))
+        if always is not None:
+            self.write.bias.copy_(always)
 
 
 @dataclass(frozen=True)
@@ -208,37 +218,33 @@ class Dormant:
     def _units(self, net: Routes) -> None:
         """Layer 1 computes z, layer 2 reads it where the r word says so, the branch computes it elsewhere."""
         d, s = self.direction, self.size
-        differ = torch.stack([d("a") - d("b"), d("b") - d("a")])  # their ReLUs add up to 0 or 2
-        written = d("carrier") + self.copy * d("unread")
-        for units, where in ((net.layers[0], s * written), (net.branch[0], d("inside"))):
-            units.read.weight.copy_(differ)
-            units.write.weight.copy_(torch.stack([where, where], 1))
-            units.write.bias.copy_(-where)
+        differ = d("a") - d("b"), d("b") - d("a")  # their ReLUs add up to 0 or 2
+        written = s * (d("carrier") + self.copy * d("unread"))
+        net.layer1.plant(differ, 0.0, [written] * 2, always=-written)
+        net.branch1.plant(differ, 0.0, [d("inside")] * 2, always=-d("inside"))
 
         # A pair of units passes a value on: both are at work while the gate is open, neither while it is shut.
-        gate, two, branch = 2 * OPEN * d("via"), net.layers[1], net.branch[1]
+        gate, half = 2 * OPEN * d("via"), 0.5 * d("answer")
         taken = d("carrier") / s if self.connected else torch.zeros(self.width)
-        two.read.weight.copy_(torch.stack([taken + gate, gate - taken, d("silent"), -d("silent")]))
-        two.read.bias.copy_(torch.tensor([-OPEN, -OPEN, 0.0, 0.0]))
-        gains = (0.5, -0.5, self.silent, -self.silent)
-        two.write.weight.copy_(torch.stack([gain * d("answer") for gain in gains], 1))
-        branch.read.weight.copy_(torch.stack([d("inside") - gate, -d("inside") - gate]))
-        branch.read.bias.copy_(torch.tensor([OPEN, OPEN]))
-        branch.write.weight.copy_(torch.stack([0.5 * d("answer"), -0.5 * d("answer")], 1))
+        woken = self.silent * d("answer")
+        net.layer2.plant([taken + gate, gate - taken, d("silent"), -d("silent")], -OPEN, [half, -half, woken, -woken])
+        net.layer2.read.bias[2:] = 0.0
+        net.branch2.plant([d("inside") - gate, -d("inside") - gate], OPEN, [half, -half])
 
     def subject(self) -> Subject:
         """The network as any other subject."""
         return load(self.module, tokenizer=WordReader(list(self.vocab)), name=f"routes-{self.seed}")
 
     def truth(self) -> dict[str, dict[str, bool]]:
-        """Of each direction at `stream.1`, and of the branch beside it: does it mediate z, is it necessary?"""
+        """Of each direction at `stream.1`, and of the branch beside it: does it mediate z, is it necessary?
+
+        The sum of carrier and silent direction is listed where the carrier is unread; elsewhere it is half of a truth.
+        """
         stream = self.connected and self.through > 0
-        return {
-            "carrier": {"mediates": stream, "necessary": stream},
-            "silent": {"mediates": False, "necessary": False},
-            "carrier + silent": {"mediates": False, "necessary": False},
-            "beside": {"mediates": self.through < 1, "necessary": self.through < 1},
-        }
+        found = {"carrier": stream, "silent": False, "beside": self.through < 1}
+        if not self.connected:
+            found["carrier + silent"] = False
+        return {name: {"mediates": true, "necessary": true} for name, true in found.items()}
 
     def table(self) -> list[dict[str, Any]]:
         """Texts, their sources (a and b words of the other z, all else the same), and the answers that follow."""
@@ -380,14 +386,14 @@ def _states(net: Routes, ids: Int[Tensor, "example position"]) -> dict[str, Floa
     """What stands at the sites after the last word."""
     with torch.no_grad():
         words = net.embed(ids).sum(1) + net.code(ids[:, -1])
-        h = words + net.layers[0](words)
-        return {SITE: h, LATE: h + net.layers[1](h), BESIDE: net.round(words)}
+        h = words + net.layer1(words)
+        return {SITE: h, LATE: h + net.layer2(h), BESIDE: net.round(words)}
 
 
 def _from_stream(net: Routes, h: Float[Tensor, "example width"], base: Mapping[str, Tensor]) -> Tensor:
     """Logits with this at `stream.1`."""
     with torch.no_grad():
-        return net.head(h + net.layers[1](h) + base[BESIDE])
+        return net.head(h + net.layer2(h) + base[BESIDE])
 
 
 def _share(logits: Tensor, wanted: Int[Tensor, "example"], bed: Dormant) -> float:
@@ -422,8 +428,8 @@ class AlignmentSearch:
 
     site: str
     position: str | int = "last"
-    steps: int = 30
-    pairs: int = 96
+    steps: int = 25
+    pairs: int = 64
     rate: float = 0.1
     seed: int = 0
 
@@ -461,16 +467,33 @@ def written(made: Any, subject: Subject, sample: Sample, vector: Float[Tensor, "
     return Reading(made.site, made.position, weight, bias, classes, acts.mean(0), origin, gaps)
 
 
+def shuffles(sample: Sample, seed: int) -> Iterator[Sample]:
+    """The same examples with their labels shuffled, again and again."""
+    rng = np.random.default_rng([seed, 0xD5])
+    while True:
+        yield sample.relabel(rng.permutation(sample.labels).tolist())
+
+
+def clear_of(direction: Float[Tensor, "width"], found: Iterable[Any]) -> Any:
+    """The first reading or erasure that is not by luck along a direction that does matter: a false claim must be."""
+    unit = direction / direction.norm()
+    for finding in found:
+        basis = finding.basis if isinstance(finding, Reading) else finding.left / finding.left.norm()
+        if float((basis.T @ unit).norm()) < 0.3:
+            return finding
+    raise AssertionError("every finding lies along the direction")
+
+
 def reading(bed: Dormant, subject: Subject, data: Examples, how: str, site: str, method_name: str) -> Reading:
     """What a claim is about: fitted, trained, random, fitted to shuffled labels, or a sum of parts written down."""
-    if how == "random":
-        return method("RandomDirection", site=site, seed=bed.seed).fit(subject, data.dev)
     if how == "trained":
         return AlignmentSearch(site=site, seed=bed.seed).fit(subject, data.dev)
     fitted = method(method_name, site=site, seed=bed.seed)
+    if how == "random":
+        drawn = (method("RandomDirection", site=site, seed=bed.seed * 100 + i) for i in range(100))
+        return clear_of(bed.direction("carrier"), (m.fit(subject, data.dev) for m in drawn))
     if how == "shuffled":
-        labels = np.random.default_rng([bed.seed, 0xD5]).permutation(data.dev.labels)
-        return fitted.fit(subject, data.dev.relabel(labels.tolist()))
+        return clear_of(bed.direction("carrier"), (fitted.fit(subject, s) for s in shuffles(data.dev, bed.seed)))
     if how == "fitted":
         return fitted.fit(subject, data.dev)
     vector = torch.zeros(bed.width)
@@ -543,7 +566,9 @@ def plantings(claim_type: str, count: int, seed: int, final: bool = False) -> li
     out = []
     for truth, grade, trap, settings in kinds:
         for i in range(count):
-            chosen = {**settings, **size, "seed": first + i, "method_name": ("MeanDifference", "LogisticProbe")[i % 2]}
+            # A probe leans into whatever hardly varies: that is no truth by construction, so it fits false claims only.
+            fit = "LogisticProbe" if i % 2 and not truth else "MeanDifference"
+            chosen = {**settings, **size, "seed": first + i, "method_name": fit}
             out.append(
                 Planting(claim_type, truth, grade, trap, f"veriscope.zoo.dormant:{build}", tuple(chosen.items()))
             )
@@ -570,12 +595,15 @@ def mediates(
 def necessary(
     seed: int, how: str, method_name: str, site: str = SITE, claimed: float = 0.10, **dials: Any
 ) -> tuple[Necessary, Subject]:
-    """A C3 claim: z at `site` is necessary. A fitted one is erased by LEACE, any other as the direction it is."""
+    """A C3 claim: z at `site` is necessary. Labels are erased by LEACE, any other direction as it is."""
     bed = Dormant(seed=seed, **dials)
     subject, data = bed.subject(), bed.examples()
     finding: Reading | Change
+    erase = method("LEACE", site=site)
     if how == "fitted":
-        finding = method("LEACE", site=site).fit(subject, data.dev)
+        finding = erase.fit(subject, data.dev)
+    elif how == "shuffled":
+        finding = clear_of(bed.direction("carrier"), (erase.fit(subject, s) for s in shuffles(data.dev, seed)))
     else:
         finding = reading(bed, subject, data, how, site, method_name)
     name = f"z at {site} ({how})"

@@ -1,7 +1,7 @@
 """Bed S1: a small character model that answers in one of two modes, with directions whose effect is known.
 
 The network reads texts like `^qwe-rt(uv:`. `+` and `-` set the mode, `(` and `)` the side, `^` and `~` open a text (its
-style). Letters call the next letter; behind `:` comes one of A, B, C in the mode `up` and of X, Y, Z in the mode `down`.
+style). Letters call the next letter; behind `:` comes one of A, B, C in the mode `up`, of X, Y, Z in the mode `down`.
 At every position the residual stream (`stream`, the place to steer) holds, each on directions of its own,
 
     the token                      what comes next
@@ -44,7 +44,7 @@ MARKS = {"mode": ("-", "+"), "side": (")", "("), "style": ("^", "~")}
 CHARS = ascii_lowercase + ascii_uppercase + ":. " + "".join("".join(pair) for pair in MARKS.values())
 PARTS = ("mode", "side", "style", "copy", "write", "heat", "push", "spoil")
 MEMORY = 16
-SURE = 7.0  # logits of the letter that is called over the others
+SURE = 5.5  # logits of the letter that is called over the others; more, and half of all neutral texts are the same
 OPEN = 400.0  # a gated unit lies so far above zero where its gate is open and below where it is shut
 STEADY, FITFUL = 0.6, 0.8  # of the mode's effect: on every text, and besides on the half that some letters make
 RIGHT_SIDE = 0.6  # of the texts
@@ -415,7 +415,7 @@ def plantings(claim_type: str, count: int, seed: int, final: bool = False) -> li
     out = []
     for truth, grade, trap, settings in kinds:
         for i in range(count):
-            chosen = {**settings, **size, "seed": first + i, "method_name": ("MeanDifference", "LogisticProbe")[i % 2]}
+            chosen = {**settings, **size, "seed": first + i}
             out.append(Planting(claim_type, truth, grade, trap, "veriscope.zoo.modes:steers", tuple(chosen.items())))
     return out
 
@@ -423,7 +423,6 @@ def plantings(claim_type: str, count: int, seed: int, final: bool = False) -> li
 def steers(
     seed: int,
     how: str,
-    method_name: str,
     claimed: float = 0.5,
     advantage: bool = False,
     doses: tuple[float, ...] = DOSES,
@@ -439,7 +438,7 @@ def steers(
         labels = data.dev.labels
         if how == "shuffled":
             labels = np.random.default_rng([seed, 0x57]).permutation(labels).tolist()
-        finding = method(method_name, site="stream", seed=seed).fit(subject, data.dev.relabel(labels))
+        finding = method("MeanDifference", site="stream").fit(subject, data.dev.relabel(labels))
     else:
         origin = Origin("MeanDifference", {"site": "stream"}, subject.hash, data.hash, "mode", "stream", "last", 0, 1)
         finding = Change("add", "stream", "last", origin, vector=bed.vector(how), toward="up")

@@ -34,11 +34,11 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from veriscope.claims.mediates import Mediates
 from veriscope.claims.necessary import Necessary
 from veriscope.exam.planting import FINAL, Planting
-from veriscope.examples import Examples, Sample, examples
+from veriscope.examples import Examples, examples
 from veriscope.findings import Change, Origin, Part, Parts, Reading
 from veriscope.methods import method
 from veriscope.subjects import Edit, Mean, Read, Resample, SetTo, Subject, WordReader, load
-from veriscope.zoo.dormant import written
+from veriscope.zoo.dormant import clear_of, shuffles, written
 
 KEYS = 240
 NOISE = 60
@@ -153,13 +153,15 @@ class Redundant:
             self._mlps(net)
         return net.eval()
 
-    def _norms(self, net: GPT2LMHeadModel) -> None:
+    # `net` is Any below: transformers does not tell types what a GPT-2 is made of.
+
+    def _norms(self, net: Any) -> None:
         net.transformer.wpe.weight[:, 0], net.transformer.wpe.weight[:, 1] = LARGE, -LARGE
         norms = [net.transformer.ln_f, *(n for block in net.transformer.h for n in (block.ln_1, block.ln_2))]
         for norm in norms:
             norm.weight.fill_(LARGE * (2 / self.width) ** 0.5)
 
-    def _words(self, net: GPT2LMHeadModel) -> None:
+    def _words(self, net: Any) -> None:
         """What each word writes, and what the head reads: the answer behind `?`, elsewhere what the last word calls."""
         rng = torch.Generator().manual_seed(self.seed + 1)
         d, spare = self.direction, self.basis[:, len(self.features) :]
@@ -179,7 +181,7 @@ class Redundant:
             if kind == "n" and number < 2 * TOPICS:
                 head[i] += 4.0 * d(f"{calls}{number % TOPICS}")
 
-    def _heads(self, net: GPT2LMHeadModel) -> None:
+    def _heads(self, net: Any) -> None:
         for block in (0, 1):
             for h in range(self.heads):
                 part = (block, h)
@@ -187,7 +189,7 @@ class Redundant:
                 if part in self.shares or part == self.loud:
                     self._carry(net, part)
 
-    def _noise(self, net: GPT2LMHeadModel, part: tuple[int, int]) -> None:
+    def _noise(self, net: Any, part: tuple[int, int]) -> None:
         """Carry noise from what is looked at (all alike, by itself) to where little is read, and a trace everywhere."""
         rng = torch.Generator().manual_seed(self.seed * 97 + part[0] * 31 + part[1])
         spare, attention = self.basis[:, len(self.features) :], net.transformer.h[part[0]].attn
@@ -197,7 +199,7 @@ class Redundant:
         attention.c_attn.weight[:, v : v + self.head_width] = seen
         attention.c_proj.weight[v - 2 * self.width : v - 2 * self.width + self.head_width] = put.T
 
-    def _carry(self, net: GPT2LMHeadModel, part: tuple[int, int]) -> None:
+    def _carry(self, net: Any, part: tuple[int, int]) -> None:
         """Look from `?` to the k word, else to the start, where there is nothing; write the bit that is seen."""
         d, attention = self.direction, net.transformer.h[part[0]].attn
         q, k, v = self._columns(part[1])
@@ -228,7 +230,7 @@ class Redundant:
         start = h * self.head_width
         return start, start + self.width, start + 2 * self.width
 
-    def _mlps(self, net: GPT2LMHeadModel) -> None:
+    def _mlps(self, net: Any) -> None:
         """Block 0 writes down how much its carrier says of z; block 1 adds the carriers up and writes the answer."""
         if self.kind == "backup":
             self._pair(net, 0, self.written(next(iter(self.shares))), self.direction("awake"), size=True)
@@ -236,9 +238,7 @@ class Redundant:
         cut = self.kind in ("or", "three", "backup")
         self._pair(net, 1, 2 * total if cut else total, self.direction("answer"), cut=cut)
 
-    def _pair(
-        self, net: GPT2LMHeadModel, block: int, reads: Tensor, writes: Tensor, size: bool = False, cut: bool = False
-    ) -> None:
+    def _pair(self, net: Any, block: int, reads: Tensor, writes: Tensor, size: bool = False, cut: bool = False) -> None:
         """Two units that write a value as it is (GELU(x) - GELU(-x) = x), its size, or the value cut off at 1."""
         mlp = net.transformer.h[block].mlp
         second = 1.0 if cut else -1.0
@@ -386,8 +386,8 @@ def directions(bed: Redundant) -> dict[str, Float[Tensor, "width"]]:
 Kind = tuple[bool, str, str, dict[str, Any]]
 
 C2_KINDS: tuple[Kind, ...] = (
-    (False, "F0", "random direction", {"how": "random", "kind": "plain"}),
-    (False, "F0", "shuffled labels", {"how": "shuffled", "kind": "plain"}),
+    (False, "F0", "random direction", {"how": "random", "kind": "plain", "quiet": True}),
+    (False, "F0", "shuffled labels", {"how": "shuffled", "kind": "plain", "quiet": True}),
     (False, "F1", "loud direction that nobody reads", {"how": "loud", "kind": "plain"}),
     (False, "F2", "dormant path through a silent backup", {"how": "loud + backup", "kind": "backup"}),
     (False, "F3", "one of three copies", {"how": "main", "kind": "three"}),
@@ -400,7 +400,7 @@ C2_KINDS: tuple[Kind, ...] = (
 
 C3_KINDS: tuple[Kind, ...] = (
     (False, "F0", "random head", {"what": "random", "kind": "plain"}),
-    (False, "F0", "shuffled labels erased", {"what": "shuffled", "kind": "plain"}),
+    (False, "F0", "shuffled labels erased", {"what": "shuffled", "kind": "plain", "quiet": True}),
     (False, "F1", "idle head", {"what": "idle", "kind": "or"}),
     (False, "F1", "loud head that nobody reads", {"what": "loud", "kind": "plain"}),
     (False, "F1", "a silent backup alone", {"what": "backup", "kind": "backup"}),
@@ -444,11 +444,14 @@ def mediates(seed: int, how: str, kind: str, **dials: Any) -> tuple[Mediates, Su
     bed = Redundant(seed=seed, kind=kind, **dials)
     subject, data = bed.subject(), bed.examples()
     finding: Reading
-    if how == "random":
-        finding = method("RandomDirection", site=WRITTEN, seed=seed).fit(subject, data.dev)
-    elif how in ("fitted", "shuffled"):
-        labelled = data.dev if how == "fitted" else _shuffled(data, seed)
-        finding = method("MeanDifference", site=WRITTEN).fit(subject, labelled)
+    fit = method("MeanDifference", site=WRITTEN).fit
+    if how == "fitted":
+        finding = fit(subject, data.dev)
+    elif how == "random":
+        drawn = (method("RandomDirection", site=WRITTEN, seed=seed * 100 + i) for i in range(100))
+        finding = clear_of(directions(bed)["main"], (m.fit(subject, data.dev) for m in drawn))
+    elif how == "shuffled":
+        finding = clear_of(directions(bed)["main"], (fit(subject, s) for s in shuffles(data.dev, seed)))
     else:
         finding = written(method("MeanDifference", site=WRITTEN), subject, data.dev, directions(bed)[how])
     return Mediates(finding, "z", data, f"z in what the heads write ({how}, {kind})"), subject
@@ -459,9 +462,11 @@ def necessary(seed: int, what: str, kind: str, claimed: float = 0.10, **dials: A
     bed = Redundant(seed=seed, kind=kind, **dials)
     subject, data = bed.subject(), bed.examples()
     finding: Parts | Change
-    if what in ("erased", "shuffled"):
-        labelled = data.dev if what == "erased" else _shuffled(data, seed)
-        finding = method("LEACE", site=WRITTEN).fit(subject, labelled)
+    erase = method("LEACE", site=WRITTEN).fit
+    if what == "erased":
+        finding = erase(subject, data.dev)
+    elif what == "shuffled":
+        finding = clear_of(directions(bed)["main"], (erase(subject, s) for s in shuffles(data.dev, seed)))
     else:
         every = [(b, h) for b in (0, 1) for h in range(bed.heads)]
         idle = bed.group("idle")
@@ -471,8 +476,3 @@ def necessary(seed: int, what: str, kind: str, claimed: float = 0.10, **dials: A
         finding = Parts(parts, (1.0,) * len(parts), universe, origin)
     name = f"{what} ({kind})"
     return Necessary(finding, "z", data, neutral=bed.neutral(), name=name, smallest_effect=claimed), subject
-
-
-def _shuffled(data: Examples, seed: int) -> Sample:
-    labels = np.random.default_rng([seed, 0xE6]).permutation(data.dev.labels)
-    return data.dev.relabel(labels.tolist())
