@@ -193,7 +193,7 @@ class Dormant:
         # No natural direction is quite still, but for the silent one; where gates and bits are read it nearly is.
         still = {"silent": 0.0, "a": 0.02, "b": 0.02, "via": 0.05, "answer": 0.1, "inside": 0.1}
         still["carrier"] = SPREAD if self.effect >= 1 else 0.0
-        still |= {f"l{i}": 0.05 for i in range(LANGUAGES)}
+        still |= {name: 0.05 if name[0] == "l" else 0.01 for name in self.named[len(PARTS) :]}
         spread = torch.tensor([still.get(p, SPREAD) for p in self.named] + [SPREAD] * (self.width - named))
         codes = sum((d(f"code{k}") for k in range(CODES)), torch.zeros(self.width))
         for word, i in self.vocab.items():
