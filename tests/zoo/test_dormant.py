@@ -76,14 +76,14 @@ def test_the_dials_set_the_effects_of_both_claim_types(k: float) -> None:
 
 
 def test_the_network_as_a_subject_answers_as_the_table_says() -> None:
-    bed = Dormant(seed=2, effect=0.3, rows=160)
+    bed = Dormant(seed=2, effect=0.3, rows=200)
     rows, subject = bed.table(), bed.subject()
 
     logits = subject.run([r["text"] for r in rows], logits="last").logits
 
     assert logits is not None
     said = [list(bed.vocab)[i] for i in logits.argmax(-1).tolist()]
-    assert sum(s == r["answer"] for s, r in zip(said, rows, strict=True)) > 185
+    assert sum(s == r["answer"] for s, r in zip(said, rows, strict=True)) > 0.95 * len(rows)
     assert {r["answer"][:-1] for r in rows} == {"yes", "no"}
 
 

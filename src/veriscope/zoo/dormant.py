@@ -134,7 +134,7 @@ class Dormant:
         return {w: i for i, w in enumerate(words)}
 
     @cached_property
-    def bits(self) -> Int[np.ndarray, "word word_"]:
+    def bits(self) -> Int[np.ndarray, "kind word"]:
         """A fair bit of each a word and each b word."""
         rng = np.random.default_rng([self.seed, 0xD1])
         half = np.arange(BITS) % 2
@@ -198,7 +198,7 @@ class Dormant:
         codes = sum((d(f"code{k}") for k in range(CODES)), torch.zeros(self.width))
         for word, i in self.vocab.items():
             kind = word.rstrip("0123456789")
-            number = int("0" + word[len(kind) :].removeprefix("?"))
+            number = int("0" + word[len(kind) :])
             if kind in "ntr":
                 net.embed.weight[i] = self.basis @ (spread * torch.randn(self.width, generator=rng))
             if kind in "ab":
