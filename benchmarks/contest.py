@@ -149,11 +149,19 @@ def rows(work: Workload, threads: int, entries: Sequence[Entry]) -> list[Row]:
 
 
 def agreement(work: Workload, entry: Entry, reference: Entry | None) -> float | None:
-    """Largest difference from the reference on the cells that both ran; None for the reference and without outcomes.
+    """Largest difference from the reference on the cells that both ran.
+
+    None for the reference itself, for bare forward passes (which edit nothing) and where there is no outcome.
 
     Where objectives are compared: the largest relative excess over the reference's, negative where it is lower.
     """
-    if reference is None or reference.shown is None or entry.shown is None or entry is reference:
+    if (
+        reference is None
+        or reference.shown is None
+        or entry.shown is None
+        or entry is reference
+        or entry.kind == "bare"
+    ):
         return None
     mine, its = entry.shown.double(), reference.shown.double()
     if work.compare == "whole":

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-VERSION = "1"  # of what `write` makes: raise it when that changes
+VERSION = "2"  # of what `write` makes: raise it when that changes
 SHAPES = {"gpt2": (768, 12, 12, 50257), "tiny": (64, 3, 4, 500)}  # width, layers, heads, vocabulary
 COMMON = 500  # tokens are drawn from the first so many words
 
@@ -64,7 +64,7 @@ def _model(shape: str) -> Any:
 
 def _tensors(model: Any) -> dict[str, Tensor]:
     found = {"W1": _tokens(64, 128, 7), "W4": _tokens(1, 400, 3)[0], "W8": _tokens(64, 20, 4), "W9": _tokens(32, 20, 6)}
-    for name, pairs in (("W2", 1), ("W3", 32), ("W7", 8)):
+    for name, pairs in (("W2", 1), ("W3", 32), ("W7", 4)):
         found |= {f"{name} clean": _tokens(pairs, 15, 1), f"{name} other": _tokens(pairs, 15, 2)}
     found["W2 source"] = _inputs_of(model, [block for block in model.transformer.h], found["W2 other"])
     found["W3 source"] = _inputs_of(model, [block.attn.c_proj for block in model.transformer.h], found["W3 other"])

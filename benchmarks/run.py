@@ -60,9 +60,10 @@ def run(asked: argparse.Namespace) -> None:
 
 
 def expected_minutes(only: list[str] | None, threads: list[int], rounds: int) -> float:
-    """A rough guess: a warm-up and a pass for memory cost about one round more."""
+    """A rough guess, for a quiet machine."""
     each = sum(work.seconds for name, work in WORKLOADS.items() if only is None or name in only)
-    return sum(STARTING_S + each / (1 if count == 1 else 2.2) * (rounds + 0.6) for count in threads) / 60
+    passes = {count: rounds + 0.2 + (count == max(threads)) for count in threads}  # warm-up and memory too
+    return sum(STARTING_S + each / (1 if count == 1 else 2.8) * passes[count] for count in threads) / 60
 
 
 def _begin(asked: argparse.Namespace) -> dict[str, Any]:
@@ -72,6 +73,7 @@ def _begin(asked: argparse.Namespace) -> dict[str, Any]:
         old = json.loads(asked.out.read_text(encoding="utf-8"))
         same = old.get("rounds") == asked.rounds and {**old.get("machine", {}), "load": 0} == {**_machine(), "load": 0}
         if same:
+            new["machine"]["load"] = max(old["machine"]["load"] or 0, new["machine"]["load"] or 0)
             return {**new, "versions": old["versions"], "rows": old["rows"]}
         print(f"{asked.out.name} is of another machine or number of rounds: it is begun anew.")
     return {**new, "versions": {}, "rows": []}

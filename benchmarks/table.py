@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +77,17 @@ def verdict(work: Workload, rows: Sequence[Row]) -> str:
             continue
         if other is None or not other.get(unit) or ours.get(unit) is None:
             unknown.append(what)
-        elif ours[unit] / other[unit] > float(Fraction(bound)):
+        elif ours[unit] / other[unit] > value(bound):
             missed.append(f"{what} {_share(ours[unit] / other[unit])}")
     if missed:
         return f"missed ({', '.join(missed)})"
     return f"not judged: {' and '.join(unknown)} not measured" if unknown else "met"
+
+
+def value(bound: str) -> float:
+    """A bound as a number: "1/3.8" or "0.70"."""
+    above, _, below = bound.partition("/")
+    return float(above) / float(below or 1)
 
 
 def promise(goal: Goal) -> str:
@@ -124,10 +129,12 @@ def footnote(results: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     missing = sorted({f"{r['contestant']} ({r['not_measured']})" for r in rows if "not_measured" in r})
     missing += [f"{name} ({why})" for name, why in results["not_yet"].items()]
+    busy = " (busy with other work: rough numbers)" if (machine["load"] or 0) > machine["cores"] / 4 else ""
     return (
         f"Time to that of bare forward passes (W5: to scikit-learn's), medians of {results['rounds']} interleaved "
         f"rounds on {results['date']}; {machine['cpu']}, {machine['cores']} cores, load {machine['load']} at "
-        f"the start. All agree with a forward pass with hooks to {worst:.0e} in logits and activations. {versions}. "
+        f"the start{busy}. All agree with a forward pass with hooks to {worst:.0e} in logits and activations. "
+        f"{versions}. "
         f"Not measured: {'; '.join(missing) or 'nothing'}."
     )
 

@@ -61,6 +61,8 @@ def serve(ways: Ways, packages: Sequence[str]) -> None:
         ask = json.loads(line)
         try:
             answer = _answer(ask, open_now, inputs)
+        except NotHere as reason:
+            answer = {"error": str(reason)}
         except Exception as error:  # any library may raise anything; the run goes on and the row says why
             sys.excepthook(*sys.exc_info())
             answer = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:300]}

@@ -32,7 +32,8 @@ class Workload:
     Attributes:
         cells: How many there are.
         shares: Cells that one contestant runs, at one thread and at more; its time is scaled up. "loop" goes cell by
-            cell, "most" pays a fixed cost for all cells, so that a share of them overstates its time a little.
+            cell, "most" pays a fixed cost for all cells, so that a share of them overstates its time a little. An odd
+            multiple of "loop" holds the cells of "loop".
         reference: Contestant whose outcome the others are compared with.
         base: Contestant that ratios are taken to.
         compare: "cells" (difference cell by cell), "whole" (of everything) or "objective" (relative excess).
@@ -81,40 +82,40 @@ WORKLOADS: dict[str, Workload] = {
             "keep the residual stream at 12 layers, 64 x 128 tokens",
             64,
             Goal("0.70", "0.95", (BODY, f"{BODY}, 8 texts at once"), "0.4"),
-            _shares(loop=(16, 64)),
-            seconds=50,
+            _shares(loop=(8, 16)),
+            seconds=22,
         ),
         Workload(
             "W1 everything",
             "keep both residual streams, q, k, z, pattern and MLP activations at 12 layers, 32 x 128 tokens",
             32,
             Goal("0.75", against="TransformerLens"),
-            _shares(loop=(8, 32)),
-            seconds=20,
+            _shares(loop=(8, 16)),
+            seconds=14,
         ),
         Workload(
             "W2",
             "residual patching, 12 layers x 15 positions, one pair, logit difference",
             180,
             Goal("1/25", "1/5", (ONE_BATCH, f"nnsight, {ONE_BATCH}")),
-            _shares(loop=(12, 30), layers=(3, 6)),
-            seconds=20,
+            _shares(loop=(10, 30), layers=(3, 6)),
+            seconds=18,
         ),
         Workload(
             "W3",
             "head patching 12 x 12, 32 pairs of 15 tokens",
             144,
             Goal("1/3.8", "1/3", (HOOK,)),
-            _shares(loop=(4, 6), most=(36, 72)),
-            seconds=60,
+            _shares(loop=(4, 4), most=(28, 28)),
+            seconds=44,
         ),
         Workload(
             "W4",
             "drop each of 20 sentences of a 400-token text; logits and residuals at the end",
             20,
             Goal("1/3", "1/1.5", ("DynamicCache of the shared beginning", "one batch")),
-            _shares(loop=(4, 10)),
-            seconds=50,
+            _shares(loop=(4, 4)),
+            seconds=51,
         ),
         Workload(
             "W5",
@@ -129,46 +130,46 @@ WORKLOADS: dict[str, Workload] = {
         ),
         Workload(
             "W7 gradients",
-            "integrated gradients, 20 steps, 8 pairs of 15 tokens; ratio to 20 bare forwards",
+            "integrated gradients, 20 steps, 4 pairs of 15 tokens; ratio to 20 bare forwards",
             20,
             Goal("1/1.5"),
             _shares(loop=(4, 10)),
             reference="plain loop",
             compare="whole",
-            seconds=35,
+            seconds=16,
         ),
         Workload(
             "W7 attribution",
-            "attribution patching 12 layers x 15 positions, 8 pairs; ratio to 20 bare forwards",
+            "attribution patching 12 layers x 15 positions, 4 pairs; ratio to 20 bare forwards",
             20,
             Goal("1/1.5"),
             _shares(loop=(4, 10)),
             compare="whole",
-            seconds=10,
+            seconds=4,
         ),
         Workload(
             "W8 all",
             "200 random directions ablated at layer 6, 64 prompts of 20 tokens, all positions",
             200,
             Goal("1/3.2"),
-            _shares(loop=(2, 4), most=(50, 100)),
-            seconds=90,
+            _shares(loop=(2, 2), most=(34, 34)),
+            seconds=66,
         ),
         Workload(
             "W8 last",
             "200 random directions ablated at layer 6, 64 prompts of 20 tokens, last position",
             200,
             Goal("1/30"),
-            _shares(loop=(2, 4)),
-            seconds=60,
+            _shares(loop=(2, 2)),
+            seconds=54,
         ),
         Workload(
             "W9",
             "500 random directions ablated at the last position of layer 1 of a 3-layer model of width 64, 32 prompts",
             500,
-            Goal("1/25", "1/5", ("one big batch", f"one big batch, {LAST}")),
-            _shares(loop=(25, 50)),
-            seconds=10,
+            Goal("1/25", "1/5", ("one big batch", f"batches of 25 directions, {LAST}")),
+            _shares(loop=(25, 25)),
+            seconds=22,
         ),
     )
 }

@@ -74,11 +74,6 @@ def _each(model: Any, ids: Tensor, put: Put, keep: int = 0) -> Way:
     return Way(run, "tuned")
 
 
-def _one_by_one(model: Any, ids: Tensor, put: Put) -> dict[str, Way]:
-    last = _each(model, ids, put, keep=1)
-    return {"bare forward": bare(model, ids), HOOK: _each(model, ids, put), f"{HOOK}, {LAST}": last}
-
-
 # ---- W1
 
 
@@ -234,7 +229,8 @@ def _heads(given: Inputs) -> dict[str, Way]:
 
         return outs[layer], "before", change
 
-    return _one_by_one(model, ids, put)
+    last = _each(model, ids, put, keep=1)
+    return {"bare forward": bare(model, ids), HOOK: _each(model, ids, put), f"{HOOK}, {LAST}": last}
 
 
 # ---- W4
@@ -364,7 +360,7 @@ def _erase(block: nn.Module, axes: Tensor, where: slice) -> Put:
 def _directions(given: Inputs, where: slice) -> dict[str, Way]:
     model, ids = given.model(), given["W8"]
     put = _erase(model.transformer.h[6], given["W8 axes"], where)
-    return _one_by_one(model, ids, put)
+    return {"bare forward": bare(model, ids), HOOK: _each(model, ids, put)}
 
 
 def _small(given: Inputs) -> dict[str, Way]:
@@ -396,7 +392,6 @@ def _small(given: Inputs) -> dict[str, Way]:
         "bare forward": bare(model, ids),
         HOOK: _each(model, ids, put),
         "one big batch": batched(0, 500),
-        f"one big batch, {LAST}": batched(1, 500),
         f"batches of 25 directions, {LAST}": batched(1, 25),
     }
 

@@ -20,12 +20,12 @@ def ways(workload: str, given: Inputs) -> dict[str, Way]:
     if workload != "W5":
         return {}
     data = {site: probe_data(site) for site in range(13)}
-    return {"scikit-learn": _fits(data, "lbfgs"), "scikit-learn, newton-cholesky": _fits(data, "newton-cholesky")}
+    return {"scikit-learn": _fits(data)}
 
 
-def _fits(data: dict[int, tuple[Tensor, Tensor, Tensor]], solver: str) -> Way:
+def _fits(data: dict[int, tuple[Tensor, Tensor, Tensor]]) -> Way:
     def run(cells: Sequence[int]) -> dict[int, list[Tensor]]:
-        return {site: [_fit(*data[site][:2], train, solver) for train in data[site][2]] for site in cells}
+        return {site: [_fit(*data[site][:2], train) for train in data[site][2]] for site in cells}
 
     def show(found: dict[int, list[Tensor]]) -> Tensor:
         rows = []
@@ -37,8 +37,8 @@ def _fits(data: dict[int, tuple[Tensor, Tensor, Tensor]], solver: str) -> Way:
     return Way(run, "peer", "loop", show)
 
 
-def _fit(x: Tensor, y: Tensor, train: Tensor, solver: str) -> Tensor:
-    fitted = LogisticRegression(C=1 / PENALTY, solver=solver, max_iter=1000).fit(x[train].numpy(), y[train].numpy())
+def _fit(x: Tensor, y: Tensor, train: Tensor) -> Tensor:
+    fitted = LogisticRegression(C=1 / PENALTY, max_iter=1000).fit(x[train].numpy(), y[train].numpy())
     return torch.from_numpy(np.append(fitted.coef_[0], fitted.intercept_))
 
 

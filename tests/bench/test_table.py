@@ -96,6 +96,14 @@ def test_a_readme_without_markers_is_refused(tmp_path: Path) -> None:
         table.write(tmp_path / "README.md", "new")
 
 
+def test_every_bound_is_a_share() -> None:
+    goals = [work.goal for work in WORKLOADS.values()]
+    bounds = [bound for goal in goals for bound in (goal.peer, goal.tuned, goal.memory) if bound]
+
+    assert all(0 < table.value(bound) < 1 for bound in bounds) and len(bounds) > len(goals)
+    assert table.value("1/1.5") == pytest.approx(2 / 3) and table.value("0.70") == 0.7
+
+
 def test_a_goal_in_words() -> None:
     assert table.promise(Goal("0.75", against="TransformerLens")) == "0.75 of TransformerLens"
     assert table.promise(Goal("1/25", "1/5", ("x",))) == "1/25 of the peer, 1/5 of by hand"

@@ -59,7 +59,7 @@ def test_an_objective_is_that_of_scikit_learn() -> None:
     make = torch.Generator().manual_seed(0)
     x = torch.randn(200, 4, generator=make)
     y, train = (x[:, 0] > 0.3).long(), torch.arange(200) < 150
-    best = _fit(x, y, train, "newton-cholesky")
+    best = _fit(x, y, train)
 
     value = inputs.objective(x, y, train, best, PENALTY)
 
