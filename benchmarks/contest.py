@@ -58,7 +58,7 @@ def contest(work: Workload, crew: Crew, who: Sequence[Contender], rounds: int, p
         crew: The workers.
         who: Whose contestants take part.
         rounds: Interleaved: each contestant runs once in every round.
-        peak: Whether peak memory is measured as well, in a pass of its own over all cells of a "loop" that may batch.
+        peak: Whether peak memory is measured as well, in a pass of its own, over all texts in W1.
 
     Returns:
         A row for each contestant, see `rows`.
