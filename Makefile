@@ -1,7 +1,8 @@
 # Two commands for everybody: `make demo` and `make test`. Each makes .venv on its first run and installs the
 # pinned versions; the stamp file below means that nothing is installed again until those versions change.
 #
-# `make bench` times sweeps against bare forward passes of the same model and keeps benchmarks/results.json (an hour).
+# `make bench` times veriscope beside bare forward passes and the peers, which it installs in environments of their own,
+# and keeps benchmarks/results.json and the table in README.md (half an hour on a quiet machine).
 #
 #   make test WORKERS=8          more test processes (each uses one thread unless OMP_NUM_THREADS says otherwise)
 #   make demo TORCH_INDEX=URL    take torch, and only torch, from another package index
@@ -26,7 +27,8 @@ test: check
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST)
 
 bench: $(READY)
-	$(BIN)/python -m benchmarks.run
+	TORCH_INDEX=$(TORCH_INDEX) $(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.run --table --write
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -1,101 +1,104 @@
-"""`make bench`: every workload, its contestants in turn, medians of interleaved rounds, written to results.json."""
+"""`make bench`: every workload beside bare forward passes and the peers, in one run, to results.json and the README."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-import resource
-import statistics
+import platform
+import sys
 import time
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+from benchmarks.environments import FOLDER, NOT_YET, OURS, PEERS, PLAIN
+from benchmarks.workloads import WORKLOADS
+
 RESULTS = Path(__file__).with_name("results.json")
+README = Path(__file__).parents[1] / "README.md"
+STARTING_S = 60  # workers, for each number of threads
 
 
-def contest(name: str, rounds: int, threads: int) -> list[dict[str, Any]]:
-    """Rows {workload, contestant, threads, ratio_to_bare, agreement, ...} of one workload.
+def main(given: list[str] | None = None) -> None:
+    """Run what is asked for and keep the result, or print the table of what is kept."""
+    asked = _parse(given)
+    if asked.table:
+        from benchmarks.table import table, write
 
-    The agreement is the largest difference from the forward pass with a hook, in logits, on the cells both have run.
-    """
-    import torch
-
-    from benchmarks.workloads import ALL
-
-    torch.set_num_threads(threads)
-    work = ALL[name]()
-    cells = {c.name: list(range(0, work.cells, c.every)) for c in work.contestants}
-    for one in work.contestants:
-        one.run(cells[one.name][:2])  # warm up
-    seconds: dict[str, list[float]] = {one.name: [] for one in work.contestants}
-    found: dict[str, Any] = {}
-    for _ in range(rounds):
-        for one in work.contestants:
-            begun = time.perf_counter()
-            found[one.name] = one.run(cells[one.name])
-            seconds[one.name].append((time.perf_counter() - begun) * work.cells / len(cells[one.name]))
-    median = {who: statistics.median(times) for who, times in seconds.items()}
-    return [
-        {
-            "workload": work.name,
-            "what": work.what,
-            "contestant": one.name,
-            "threads": threads,
-            "seconds": round(median[one.name], 3),
-            "ratio_to_bare": round(median[one.name] / median["bare forward"], 4),
-            "spread": round(max(seconds[one.name]) / min(seconds[one.name]), 2),
-            "agreement": _agreement(found, cells, one.name),
-            "process_peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        }
-        for one in work.contestants
-    ]
+        text = table(json.loads(asked.out.read_text(encoding="utf-8")))
+        print(text)
+        if asked.write:
+            write(README, text)
+        return
+    run(asked)
 
 
-def _agreement(found: dict[str, Any], cells: dict[str, list[int]], name: str) -> float | None:
-    other = next((who for who in found if who not in ("bare forward", name) and found[who] is not None), None)
-    if other is None and found["bare forward"] is not None and name != "bare forward":
-        other = "bare forward"
-    if other is None or found[name] is None or name == "bare forward":
-        return None
-    both = [i for i in cells[name] if i in set(cells[other])]
-    mine = found[name][[cells[name].index(i) for i in both]] if len(cells[name]) > 1 else found[name]
-    its = found[other][[cells[other].index(i) for i in both]] if len(cells[other]) > 1 else found[other]
-    return float((mine - its).abs().max())
+def run(asked: argparse.Namespace) -> None:
+    """Every workload at every number of threads; what is done is written down at once."""
+    from benchmarks.contest import contest
+    from benchmarks.crew import crew
+    from benchmarks.inputs import write
+
+    who = [PLAIN, OURS, *(peer for peer in PEERS if asked.peers is None or peer.name.lower() in asked.peers)]
+    chosen = [work for name, work in WORKLOADS.items() if asked.only is None or name in asked.only]
+    print(f"About {expected_minutes(asked.only, asked.threads, asked.rounds):.0f} minutes, environments not counted.")
+    kept = _begin(asked)
+    inputs = write(FOLDER / "inputs")
+    for threads in asked.threads:
+        with crew(inputs.folder, threads) as workers:
+            for work in chosen:
+                begun = time.monotonic()
+                print(f"{work.name}, {threads} thread{'s' * (threads > 1)}: {work.what}", flush=True)
+                rows = contest(work, workers, who, asked.rounds, peak=threads == max(asked.threads))
+                print(f"    ({time.monotonic() - begun:.0f} s)", flush=True)
+                kept["rows"] = [
+                    row for row in kept["rows"] if (row["workload"], row["threads"]) != (work.name, threads)
+                ] + rows
+                kept["versions"] |= workers.versions()
+                asked.out.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The rows as Markdown."""
-    lines = ["| workload | contestant | threads | to bare forwards | agreement |", "|---|---|---|---|---|"]
-    for row in rows:
-        agrees = "" if row["agreement"] is None else f"{row['agreement']:.0e}"
-        what = f"{row['workload']}: {row['what']}"
-        lines.append(f"| {what} | {row['contestant']} | {row['threads']} | {row['ratio_to_bare']:.3f} | {agrees} |")
-    return "\n".join(lines)
+def expected_minutes(only: list[str] | None, threads: list[int], rounds: int) -> float:
+    """A rough guess, for a quiet machine."""
+    each = sum(work.seconds for name, work in WORKLOADS.items() if only is None or name in only)
+    passes = {count: rounds + 0.2 + (count == max(threads)) for count in threads}  # warm-up and memory too
+    return sum(STARTING_S + each / (1 if count == 1 else 2.8) * passes[count] for count in threads) / 60
 
 
-def main() -> None:
-    """Run what is asked for and keep the result."""
+def _begin(asked: argparse.Namespace) -> dict[str, Any]:
+    """What earlier runs kept, if it was on such a machine with as many rounds; else nothing."""
+    new = {"date": date.today().isoformat(), "rounds": asked.rounds, "machine": _machine(), "not_yet": NOT_YET}
+    if asked.out.exists():
+        old = json.loads(asked.out.read_text(encoding="utf-8"))
+        same = old.get("rounds") == asked.rounds and {**old.get("machine", {}), "load": 0} == {**_machine(), "load": 0}
+        if same:
+            new["machine"]["load"] = max(old["machine"]["load"] or 0, new["machine"]["load"] or 0)
+            return {**new, "versions": old["versions"], "rows": old["rows"]}
+        print(f"{asked.out.name} is of another machine or number of rounds: it is begun anew.")
+    return {**new, "versions": {}, "rows": []}
+
+
+def _machine() -> dict[str, Any]:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    load = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
+    return {"cpu": model or platform.processor() or platform.machine(), "cores": os.cpu_count(), "load": load}
+
+
+def _parse(given: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="*", help="workloads, such as W2 'W8 last'; all by default")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", nargs="+", choices=list(WORKLOADS), help="workloads; all by default")
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 4])
     parser.add_argument("--rounds", type=int, default=3)
-    asked = parser.parse_args()
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = str(asked.threads)  # before anything that brings a BLAS is imported
-    from benchmarks.workloads import ALL
-    from veriscope.ledger import versions
-
-    kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"rows": []}
-    for name in asked.only or ALL:
-        rows = contest(name, asked.rounds, asked.threads)
-        print(table(rows), flush=True)
-        mine = {(row["workload"], row["threads"]) for row in rows}
-        kept["rows"] = [row for row in kept["rows"] if (row["workload"], row["threads"]) not in mine] + rows
-        kept |= {"date": date.today().isoformat(), "versions": versions(), "cores": os.cpu_count()}
-        RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    names = [peer.name.lower() for peer in PEERS]
+    parser.add_argument("--peers", nargs="+", type=str.lower, choices=[*names, "none"], help="all by default")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where rows are kept")
+    parser.add_argument("--table", action="store_true", help="print the README's table from the rows")
+    parser.add_argument("--write", action="store_true", help="with --table: put it into the README")
+    return parser.parse_args(given)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
