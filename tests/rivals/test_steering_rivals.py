@@ -154,6 +154,12 @@ def test_the_same_seed_trains_the_same_copy(subject: Subject) -> None:
     assert all(not w.requires_grad for w in one.module.parameters())
 
 
+def test_training_that_runs_off_is_not_run_and_says_so(subject: Subject) -> None:
+    rule = FineTune(rates=(1e30,)).fit(subject, task_for(subject), budget=ENOUGH, used=ENOUGH)
+
+    assert isinstance(rule, NotRun) and "ran off" in rule.reason
+
+
 def test_settings_that_cannot_be_are_refused() -> None:
     with pytest.raises(BadSetting, match="positive numbers"):
         FineTune(rates=())

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from veriscope.errors import BadSetting
+from veriscope.errors import BadSetting, NotRun
 from veriscope.examples import Sample
 from veriscope.rivals.common import Budget, SteeringTask, propensity, text_costs, within
 from veriscope.subjects import Subject, load
@@ -36,8 +36,8 @@ class FineTune:
         if self.batch < 1:
             raise BadSetting("FineTune", "batch", self.batch, "be at least 1")
 
-    def fit(self, subject: Subject, task: SteeringTask, *, budget: Budget, used: Budget) -> TunedRule:
-        """Train within `budget`; the subject itself is left alone."""
+    def fit(self, subject: Subject, task: SteeringTask, *, budget: Budget, used: Budget) -> TunedRule | NotRun:
+        """Train within `budget`; the subject itself is left alone. NotRun where training runs off at every rate."""
         budget.must_cover(used, "FineTune")
         started = subject.passes
         rates = self.rates[: max(budget.trials, 1)]
@@ -55,7 +55,8 @@ class FineTune:
             passes += tuned.passes
             if moved > best_moved:
                 best, best_moved = tuned, moved
-        assert best is not None
+        if best is None:
+            return NotRun(f"training ran off to numbers that are none at every rate tried ({len(rates)})")
         return TunedRule(best, Budget(examples, passes, len(rates)))
 
     def _train(

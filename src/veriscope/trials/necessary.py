@@ -940,6 +940,8 @@ def _tuned_away(bench: Bench) -> tuple[Array | NotRun, float]:
     task = SteeringTask(sample, rows.foil, rows.answer, bench.neutral)
     spent = Budget(examples=len(rows), passes=len(rows))
     rule = FineTune(seed=bench.seed, halvings=4).fit(bench.subject, task, budget=spent, used=spent)
+    if isinstance(rule, NotRun):
+        return rule, 0.0
     after = behave(rule.tuned, bench.few.rows).gap
     texts = list(bench.neutral)
     cost = float((next_token_loss(rule.tuned, texts) - next_token_loss(bench.subject, texts)).mean()) if texts else 0.0

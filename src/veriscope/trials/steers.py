@@ -27,7 +27,7 @@ from veriscope.findings import Change
 from veriscope.methods import MeanDifference, cluster_folds, encode, method
 from veriscope.methods.mean_difference import class_means
 from veriscope.rivals import Budget, FineTune, LogitBias, PromptPrefix, SteeringRival, SteeringTask
-from veriscope.subjects import Subject
+from veriscope.subjects import Add, Edit, Subject
 from veriscope.trials.doses import (
     CONTROL_TOKENS,
     HEADROOM,
@@ -54,6 +54,14 @@ GATE_PROMPTS = 300
 DEV_PROMPTS = 96  # for gradients and power
 CONTROL_PROMPTS = 120  # gate prompts that controls and rivals are scored on, beside the claim on the same ones
 FINALISTS = 4  # of each family of controls, the strongest on dev, that are scored on the gate pool
+DEAR = 48  # Gaussian directions, as strong as the claim, of which it is seen what they cost
+AFFORDED = (
+    4  # of those that seem to fit the budget at the claim's dose, that choose one of their own, and as many others
+)
+FEW_TEXTS = 24  # neutral texts that this is seen from
+SCREENED = 400  # Gaussian directions that are run on SCREEN_PROMPTS dev prompts, both ways, where that is cheap
+SCREENED_PLAIN = 50  # the same elsewhere
+SCREEN_PROMPTS = 12
 SEARCH_PROMPTS = 32  # dev prompts on which the controls that look strongest are really run
 RIVAL_PROMPTS = 48  # dev prompts that simple controls are tuned on
 RIVAL_TEXTS = 24  # neutral texts on which simple controls keep to the budget, by their mean cost
@@ -428,10 +436,11 @@ def strongest_edits(bench: Bench) -> tuple[RandomEdit, ...]:
     """Of each family of controls the edits that do most on dev.
 
     All members are ranked by their effect to first order, either sign; the best few and some taken blindly are then
-    really run on dev prompts at the claim's working dose. Gaussian vectors have the claim's length and the best of them
-    choose their dose as the claim did; several, since the strongest at one dose need not be so within a budget. Vectors
-    made from labels come in natural units, as the claim's does, and are used at its dose: at a dose of their own they
-    would only be stretched to its length again.
+    really run on dev prompts at the claim's working dose. A slope says nothing of a threshold that any large push
+    crosses, so Gaussian vectors are also run themselves, on fewer prompts. They have the claim's length, and several of
+    those that do as much as the claim choose their dose as it did, since the strongest need not be so within a budget.
+    Vectors made from labels come in natural units, as the claim's does, and are used at its dose: at a dose of their
+    own they would only be stretched to its length again.
     """
     prompts = bench.dev_prompts.spread(SEARCH_PROMPTS, bench.seed + 1)
     found = _gaussian(bench, prompts)
@@ -447,16 +456,26 @@ def strongest_edits(bench: Bench) -> tuple[RandomEdit, ...]:
 
 def _gaussian(bench: Bench, prompts: Prompts) -> list[RandomEdit]:
     vectors, note = _random(bench)
-    short = _shortlist(bench, vectors, best=16, blind=4)
-    moved = bench.steering.shifts(prompts, short * bench.dose.value).mean(1)
-    finalists = list(short[moved.argsort(descending=True)[:FINALISTS]])
-    doses = bench.chosen_doses(finalists, quick=True)
-    own = bench.steering.shifts(prompts, [v * d.value for v, d in zip(finalists, doses, strict=True)]).mean(1)
+    short = torch.cat([_shortlist(bench, vectors, best=16, blind=4), _screened(bench, vectors, count=DEAR)])
+    moved = bench.steering.shifts(prompts, torch.cat([bench.unit[None], short]) * bench.dose.value).mean(1)
+    picked = short[_down_to(moved[1:], float(moved[0]), DOSED if bench.steering.at == "last" else FINALISTS)]
+    doses = bench.chosen_doses(list(picked), quick=True)
+    own = bench.steering.shifts(prompts, [v * d.value for v, d in zip(picked, doses, strict=True)]).mean(1)
+    best = own.argsort(descending=True)[:FINALISTS].tolist()
     detail = f"best of {len(vectors)} {note} ({len(short)} run on dev), at its own dose"
     return [
-        RandomEdit("random vector", vector, dose, moved, f"{detail} {dose.value:g}")
-        for vector, dose, moved in zip(finalists, doses, own.tolist(), strict=True)
+        RandomEdit("random vector", picked[i], doses[i], float(own[i]), f"{detail} {doses[i].value:g}") for i in best
     ]
+
+
+def _down_to(moved: Float[Tensor, "vector"], least: float, count: int) -> Int[Tensor, "few"]:
+    """The vector that does most and others evenly by rank down to one that does `least`.
+
+    The strongest ones may cost so much that the budget leaves them a small dose, where one that is merely as strong as
+    the claim keeps the claim's own.
+    """
+    order = moved.argsort(descending=True)[: max(int((moved >= least).sum()), count)]
+    return order[torch.linspace(0, len(order) - 1, min(count, len(order))).round().long().unique()]
 
 
 def _shortlist(
@@ -469,6 +488,26 @@ def _shortlist(
     if len(vectors) <= best + blind:
         return torch.cat([turned, -turned])
     return torch.cat([turned[order[:best]], turned[order[best : best + blind]], -turned[order[-blind:]]])
+
+
+def _screened(bench: Bench, vectors: Float[Tensor, "vector width"], count: int) -> Float[Tensor, "few width"]:
+    """Vectors, with their sign, that do as much as the claim's on a few dev prompts."""
+    prompts = bench.dev_prompts.spread(SCREEN_PROMPTS, bench.seed + 2)
+    push = [Edit(bench.steering.site, Add(vectors[0]), at=bench.steering.at)]
+    whole = bench.steering.at != "last" or bench.subject.plan_sweep(prompts.sample.texts, [push]).why_plain
+    some = vectors[: SCREENED_PLAIN if whole else SCREENED]
+    both = torch.cat([some, -some])
+    moved = bench.steering.shifts(prompts, torch.cat([bench.unit[None], both]) * bench.dose.value).mean(1)
+    return both[_down_to(moved[1:], float(moved[0]), count)]
+
+
+def _affordable(bench: Bench, vectors: Float[Tensor, "vector width"]) -> Float[Tensor, "few width"]:
+    """Of vectors in order of effect the strongest, and the strongest that seem within the budget at the claim's dose."""
+    neutral = bench.neutral[0]
+    few = dataclasses.replace(neutral, texts=neutral.texts[:FEW_TEXTS])
+    costs = few.costs([vector * bench.dose.value for vector in vectors])
+    within = [i for i, cost in enumerate(costs) if max(e.value for e in budget_use(cost, few.draws).values()) <= 1]
+    return vectors[sorted({*range(min(FINALISTS, len(vectors))), *within[:AFFORDED]})]
 
 
 def _random(bench: Bench) -> tuple[Tensor, str]:
