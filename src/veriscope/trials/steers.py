@@ -502,7 +502,7 @@ def _screened(bench: Bench, vectors: Float[Tensor, "vector width"], count: int) 
 
 
 def _affordable(bench: Bench, vectors: Float[Tensor, "vector width"]) -> Float[Tensor, "few width"]:
-    """Of vectors in order of effect the strongest, and the strongest that seem within the budget at the claim's dose."""
+    """Of vectors in order of effect the strongest, and the strongest that seem within budget at the claim's dose."""
     neutral = bench.neutral[0]
     few = dataclasses.replace(neutral, texts=neutral.texts[:FEW_TEXTS])
     costs = few.costs([vector * bench.dose.value for vector in vectors])
