@@ -172,9 +172,17 @@ class ProgramBed:
         """The residual stream at which a variable is first there."""
         return site_behind(self.compiled.half[variable])
 
+    def first_site(self, variable: str) -> str:
+        """The residual stream at which all that a variable is made of is first there, as a code or as numbers."""
+        return site_behind(self._first_half(variable))
+
     def before(self, variable: str) -> str:
-        """The residual stream one half-block before a variable is computed."""
-        return site_behind(self.compiled.half[variable] - 1)
+        """The residual stream one half-block before that: nothing of the variable is there yet."""
+        return site_behind(self._first_half(variable) - 1)
+
+    def _first_half(self, variable: str) -> int:
+        step = self.full[variable]
+        return next(h for h in range(-1, self.compiled.last_half) if self._carriers(step, h) is not None)
 
     def own_directions(self, variable: str, site: str) -> Float[Tensor, "d r"]:
         """What a variable is written in, as far as it is there: all copies and the numbers that it is made of."""
