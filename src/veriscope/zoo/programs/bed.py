@@ -25,7 +25,20 @@ from veriscope.examples.pools import pool_of
 from veriscope.subjects import Edit, Erase, Read, Subject, Swap, WordReader, load
 from veriscope.zoo.programs.compiler import Compiled, compile_program, site_behind
 from veriscope.zoo.programs.library import BEGINS, SIDE, Source, source
-from veriscope.zoo.programs.rasp import Answer, Curve, Fetch, Forget, Map, Program, Run, Step, Value, Word, at, interpret
+from veriscope.zoo.programs.rasp import (
+    Answer,
+    Curve,
+    Fetch,
+    Forget,
+    Map,
+    Program,
+    Run,
+    Step,
+    Value,
+    Word,
+    at,
+    interpret,
+)
 
 SECOND = " again"  # ends the name of the main variable's second copy
 CHANCE = 0.15  # share of the most frequent answer, about
@@ -133,8 +146,9 @@ class ProgramBed:
         return alone.compiled.half[alone.source.main] // 2
 
     def _idle(self, names: dict[str, Step]) -> tuple[Step, ...]:
+        shortest = min(len(self.source.draw(np.random.default_rng(i)).symbols) for i in range(8))
         made: list[Step] = [
-            Fetch(f"idle{block}.{n}", self.source.symbols, at(names["place"], 3 + (block + n) % 2),
+            Fetch(f"idle{block}.{n}", self.source.symbols, at(names["place"], 3 + (block + 2 * n) % (shortest - 3)),
                   names["symbol"], block=block)
             for block in range(2) for n in range(self.idle)
         ]  # fmt: skip
@@ -231,12 +245,16 @@ class ProgramBed:
         half = self.compiled.half
         if name.startswith("idle") or not self._there(name, h):
             return 0.0
-        if name == self.source.early:
-            readers = [s for s in self.full.steps if any(i.name == name for i in s.inputs)]
-            return float(any(half[s.name] > h for s in readers))
-        if all(self._there(copy, h) for copy in self.copies) or self.how == "single":
+        if name == self.source.early:  # what goes through it is what is still to be computed from it
+            through = [half[copy] > h for copy in self.copies]
+        else:
+            through = [self._there(copy, h) for copy in self.copies]
+        first, second = through[0], through[-1]
+        if first and second:
             return 1.0
-        return {"average": self.weight, "route": self.weight, "either": 0.0}[self.how]
+        if self.how == "either" or not (first or second):
+            return 0.0
+        return self.weight if first else 1 - self.weight
 
     # ---- texts
 
@@ -368,14 +386,18 @@ class ProgramBed:
         return f"{self.program}-{self.seed}-{variable}"
 
 
-_COLUMNS = {"cluster": "cluster", "answer": "answer", "foil": "foil"}
+_COLUMNS: dict[str, Any] = {"cluster": "cluster", "answer": "answer", "foil": "foil"}
 
 
 # ---- effects measured on the weights ----------------------------------------------------------------------------
 
 
 def interchange_accuracy(
-    bed: ProgramBed, site: str, basis: Float[Tensor, "d r"], bases: Sequence[Item], sources: Sequence[Item],
+    bed: ProgramBed,
+    site: str,
+    basis: Float[Tensor, "d r"],
+    bases: Sequence[Item],
+    sources: Sequence[Item],
     expected: Sequence[str],
 ) -> float:
     """Share of pairs whose highest spoken answer, with the subspace swapped at the last position, is the expected."""
@@ -390,32 +412,77 @@ def removal_effect(bed: ProgramBed, site: str, basis: Float[Tensor, "d r"], item
 
     The clean range is the drop with another text's whole site, or a tenth of the gap where that is more.
     """
-    drop, swapped, intact = _drops(bed, site, basis, items)
-    return drop / max(swapped, 0.1 * intact)
+    return removal_effects(bed, site, [basis], items)[0]
 
 
-def weight_of_removal(bed: ProgramBed, effect: float) -> float:
-    """The weight of the first copy at which removing it, behind it and before the late second one, costs `effect`.
-
-    From the drops measured at equal weights: that of the copy itself is in proportion to its weight, that of the whole
-    site a weighted mean of both copies'.
-    """
-    even = dataclasses.replace(bed, how="average", late=True, weight=0.5)
-    main = even.source.main
-    drop, swapped, _ = _drops(even, even.site(main), even.compiled.subspace(main), even.items[:400])
-    first, second = 2 * drop, 2 * (swapped - drop)
-    return effect * second / (first - effect * (first - second))
-
-
-def _drops(bed: ProgramBed, site: str, basis: Float[Tensor, "d r"], items: Sequence[Item]) -> tuple[float, float, float]:
-    """Drops with the subspace at its mean and with another text's whole site, and the intact gap, in logits."""
+def removal_effects(
+    bed: ProgramBed, site: str, bases: Sequence[Float[Tensor, "d _"]], items: Sequence[Item]
+) -> list[float]:
+    """The same for several subspaces, each removed alone."""
     rng = np.random.default_rng([bed.seed, 0xD1])
     rows = [bed._row(item, rng) for item in items]
     here = _last(bed, site, items)
-    removed = Edit(site, Erase(basis, basis.T.contiguous(), here.mean(0)), at="last")
-    swapped = Edit(site, Swap(here[torch.as_tensor(rng.permutation(len(items)))]), at="last")
-    gaps = [_gap(bed, rows, edits) for edits in ([], [removed], [swapped])]
-    return gaps[0] - gaps[1], gaps[0] - gaps[2], gaps[0]
+    swap = Edit(site, Swap(here[torch.as_tensor(rng.permutation(len(items)))]), at="last")
+    cuts = [Edit(site, Erase(basis, basis.T.contiguous(), here.mean(0)), at="last") for basis in bases]
+    intact = _gap(bed, rows, [])
+    clean_range = max(intact - _gap(bed, rows, [swap]), 0.1 * intact)
+    return [(intact - _gap(bed, rows, [cut])) / clean_range for cut in cuts]
+
+
+def random_subspaces(
+    bed: ProgramBed, site: str, basis: Float[Tensor, "d r"], items: Sequence[Item], draws: int = 20
+) -> list[Float[Tensor, "d _"]]:
+    """Random subspaces of what varies at a site beside `basis`, that vary about as much as it does.
+
+    One dimension fewer than `basis` has, as codes add up to a constant.
+    """
+    here = _last(bed, site, items)
+    centred = here - here.mean(0)
+    _, sizes, right = torch.linalg.svd(centred @ (torch.eye(len(basis)) - basis @ basis.T), full_matrices=False)
+    alive = sizes > 1e-3 * sizes[0]
+    sizes, right, target = sizes[alive], right[alive], float((centred @ basis).square().sum())
+    rng = torch.Generator().manual_seed(bed.seed)
+    drawn = [torch.randn(len(sizes), basis.shape[1] - 1, generator=rng) for _ in range(draws)]
+
+    def turned(power: float) -> list[Tensor]:
+        return [torch.linalg.qr((sizes**power)[:, None] * g).Q for g in drawn]
+
+    def off(power: float) -> float:
+        return abs(float(np.mean([float((sizes[:, None] * q).square().sum()) for q in turned(power)])) - target)
+
+    return [right.T @ q for q in turned(min(np.linspace(-1, 3, 17).tolist(), key=off))]
+
+
+def bed_of_removal(bed: ProgramBed, effect: float) -> ProgramBed:
+    """The bed with a late second copy in which removing the first costs `effect` more than 95% of random removals.
+
+    The weight follows from drops measured at equal weights: a copy's own is in proportion to its weight, that of the
+    whole site a weighted mean of both copies'. What random removals cost, which hardly hangs on the weight, is measured
+    at the weight that would do without them.
+    """
+    even = dataclasses.replace(bed, how="average", late=True, weight=0.5, texts=300)
+    items, main = even.items, even.source.main
+    site, own = even.site(main), even.compiled.subspace(main)
+    whole = torch.eye(len(own))
+    drop, swapped = (_drop_in_logits(even, site, basis, items) for basis in (own, whole))
+    first, second = 2 * drop, 2 * (swapped - drop)
+
+    def weight(share: float) -> float:
+        return share * second / (first - share * (first - second))
+
+    found = dataclasses.replace(even, weight=weight(effect))
+    random = removal_effects(found, site, random_subspaces(found, site, own, items), items)
+    return dataclasses.replace(bed, how="average", late=True, weight=weight(effect + max(0.0, sorted(random)[-2])))
+
+
+def _drop_in_logits(bed: ProgramBed, site: str, basis: Float[Tensor, "d r"], items: Sequence[Item]) -> float:
+    """Drop with the subspace at its mean; with another text's value where it is the whole site."""
+    rng = np.random.default_rng([bed.seed, 0xD1])
+    rows = [bed._row(item, rng) for item in items]
+    here = _last(bed, site, items)
+    cut = Edit(site, Erase(basis, basis.T.contiguous(), here.mean(0)), at="last")
+    swap = Edit(site, Swap(here[torch.as_tensor(rng.permutation(len(items)))]), at="last")
+    return _gap(bed, rows, []) - _gap(bed, rows, [swap if basis.shape[1] == len(basis) else cut])
 
 
 def _gap(bed: ProgramBed, rows: Sequence[dict[str, Any]], edits: Sequence[Edit]) -> float:
@@ -442,7 +509,7 @@ def self_test(bed: ProgramBed, pairs: int = 300) -> dict[str, float]:
     Returns:
         "exact": share of texts that the network answers as the program does. For each fact, under
         "mediates <variable> <site>", the interchange accuracy of the variable's own directions there, and under
-        "necessary <variable> <site>" the effect of removing them, both of 1 at most.
+        "necessary <variable> <site>" the effect of removing them, in clean ranges.
     """
     items = bed.items[:pairs]
     logits = bed.subject().run([i.text for i in items], logits="last").logits
@@ -452,6 +519,8 @@ def self_test(bed: ProgramBed, pairs: int = 300) -> dict[str, float]:
     for variable in dict.fromkeys(fact.variable for fact in bed.truth):
         drawn = [(i, bed._partner(i, variable, bed.items, False, rng)) for i in items]
         kept = [(i, *p) for i, p in drawn if p is not None]
+        if not kept:  # it has one value only, so there is nothing to swap
+            continue
         bases, sources, expected = zip(*kept, strict=True)
         for fact in bed.truth:
             if fact.variable == variable:

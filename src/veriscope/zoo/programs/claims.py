@@ -1,7 +1,8 @@
 """Planted claims about compiled programs, for the exam: C1, C2 and C3, true and false.
 
 Every finding is fitted on dev by a public method, as a user would fit it; only named heads are written down. Which
-program a claim is about goes round with its number, and all are rotated. Final claims are about the large size, all others about the medium.
+program a claim is about goes round with its number. All networks are rotated; final ones are of the large size, the
+others of the medium.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from veriscope.examples import Examples
 from veriscope.findings import Change, Origin, Part, Parts, Reading
 from veriscope.methods import method
 from veriscope.subjects import Subject
-from veriscope.zoo.programs.bed import ProgramBed, weight_of_removal
+from veriscope.zoo.programs.bed import ProgramBed, bed_of_removal
 
 STEP = {"C1": 0.05, "C2": 0.10, "C3": 0.10}  # smallest effects: bits, share of pairs, clean ranges
 NOISE = {"reverse": 0.03, "histogram": 0.003}  # weight noise at which the program's answers still stand
@@ -32,7 +33,9 @@ FETCHED = ("reverse", "sort", "most_frequent")  # main variable computed by a he
 ASKING = ("reverse", "histogram", "sort")  # with a variable at the query position that only a head reads
 HIDDEN = ("reverse", "histogram", "dyck")  # the bit of the main variable can't be read off the words
 NUMBERS = ("histogram", "fraction", "dyck")  # the main variable stands as numbers before it stands as a code
-TWO_QUERIES = ("reverse", "sort")  # both copies hang on what stands at the query position
+# A late second copy hangs on what stands at the query position, and the variable goes with nothing else there that an
+# eraser would take with it (in "sort" it goes with the place that is asked for).
+ERASABLE = ("reverse",)
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ _C2 = (
     Kind(False, "F3", "twice its size claimed", FETCHED, (("effect", 0.2), ("claimed", 0.4))),
     Kind(False, "F3", "one of two copies as the one", FETCHED, (("how", "average"), ("weight", 0.4), ("late", True))),
     Kind(True, "T0", "plain", ALL),
-    Kind(True, "T0", "an early variable", ASKING, (("variable", "early"),)),
+    Kind(True, "T0", "an early variable", ("reverse", "sort"), (("variable", "early"), ("where", "unread"))),
     *_dialled("C2", FETCHED, "read in a share of the texts"),
     Kind(True, "T2", "noisy weights", tuple(NOISE), (("noisy", True),)),
     Kind(True, "T2", "two copies, averaged", ALL, (("how", "average"), ("weight", 0.5))),
@@ -125,12 +128,12 @@ _C3 = (
     Kind(False, "F1", "idle head", ALL, (("heads", ("idle0.0",)),)),
     Kind(False, "F1", "head of another task", ALL, (("heads", ("second",)),)),
     Kind(False, "F2", "best of 400 random directions", ALL, (("fit", "SearchedDirection"),)),
-    Kind(False, "F3", "twice its size claimed", TWO_QUERIES, (("effect", 0.2), ("claimed", 0.4))),
+    Kind(False, "F3", "twice its size claimed", ERASABLE, (("effect", 0.2), ("claimed", 0.4))),
     Kind(False, "F3", "one of two copies, either is enough", FETCHED, (("how", "either"), ("late", True))),
     Kind(False, "F3", "one of two heads, either is enough", FETCHED, (("how", "either"), ("heads", ("main",)))),
     Kind(True, "T0", "plain", ALL),
     Kind(True, "T0", "one head", FETCHED, (("heads", ("main",)),)),
-    *_dialled("C3", TWO_QUERIES, "recomputed later"),
+    *_dialled("C3", ERASABLE, "recomputed later"),
     Kind(True, "T2", "noisy weights", tuple(NOISE), (("noisy", True),)),
     Kind(True, "T2", "two copies, either is enough", ALL, (("how", "either"),)),
     Kind(True, "T2", "both of two heads, either is enough", FETCHED, (("how", "either"), ("heads", ("main", "again")))),
@@ -141,8 +144,15 @@ _C3 = (
 
 
 def represents(
-    program: str, seed: int, size: str, fit: str, variable: str = "bit", where: str = "main", effect: float = 1.0,
-    claimed: float = STEP["C1"], **dials: Any,
+    program: str,
+    seed: int,
+    size: str,
+    fit: str,
+    variable: str = "bit",
+    where: str = "main",
+    effect: float = 1.0,
+    claimed: float = STEP["C1"],
+    **dials: Any,
 ) -> tuple[Represents, Subject]:
     """A C1 claim about a bit of a text, with so many of its labels turned over that `effect` bits are left to read."""
     bed = ProgramBed(program, seed, size, texts=2_000, forget=where == "forgotten", **dials)
@@ -154,8 +164,15 @@ def represents(
 
 
 def mediates(
-    program: str, seed: int, size: str, fit: str, variable: str = "main", where: str = "", effect: float = 0.0,
-    claimed: float = STEP["C2"], **dials: Any,
+    program: str,
+    seed: int,
+    size: str,
+    fit: str,
+    variable: str = "main",
+    where: str = "",
+    effect: float = 0.0,
+    claimed: float = STEP["C2"],
+    **dials: Any,
 ) -> tuple[Mediates, Subject]:
     """A C2 claim; with `effect`, the variable is read in so many more of the texts than the commonest answer has."""
     bed = ProgramBed(program, seed, size, texts=1_200, **dials)
@@ -170,14 +187,21 @@ def mediates(
 
 
 def necessary(
-    program: str, seed: int, size: str, fit: str, variable: str = "main", where: str = "", effect: float = 0.0,
-    claimed: float = STEP["C3"], heads: tuple[str, ...] = (), **dials: Any,
+    program: str,
+    seed: int,
+    size: str,
+    fit: str,
+    variable: str = "main",
+    where: str = "",
+    effect: float = 0.0,
+    claimed: float = STEP["C3"],
+    heads: tuple[str, ...] = (),
+    **dials: Any,
 ) -> tuple[Necessary, Subject]:
-    """A C3 claim; with `effect`, a second copy is computed later, and the first weighs so much."""
-    bed = ProgramBed(program, seed, size, texts=1_000, idle=2 if heads else 1, **dials)
+    """A C3 claim; with `effect`, a copy is computed later, and removing the first costs so much beyond random cuts."""
+    bed = ProgramBed(program, seed, size, texts=1_000, idle=3, **dials)
     if effect:
-        bed = ProgramBed(program, seed, size, texts=1_000, how="average", late=True,
-                         weight=weight_of_removal(bed, effect), **dials)  # fmt: skip
+        bed = bed_of_removal(bed, effect)
     name = _named(bed, variable)
     data = bed.examples(name)
     finding: Reading | Change | Parts
@@ -218,6 +242,8 @@ def _site(bed: ProgramBed, variable: str, where: str) -> str:
         return bed.site("forget")
     if where == "number":
         return bed.first_site(variable)
+    if where == "unread":  # the last place before the main variable is computed from it
+        return bed.before(bed.source.main)
     if where == "before":
         return bed.before(variable)
     return bed.site(variable if where == "own" else bed.source.main)

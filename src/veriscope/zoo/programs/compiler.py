@@ -84,7 +84,7 @@ def compile_program(
     with torch.no_grad():
         for weight in network.parameters() if noise else ():
             rough = torch.randn(weight.shape, generator=rng) * weight.square().mean().sqrt()
-            weight += noise * rough
+            weight.add_(rough, alpha=noise)
     return Compiled(program, network, basis.float(), columns, half, writer.head_sites)
 
 
@@ -100,7 +100,7 @@ def _columns(program: Program) -> tuple[dict[str, range], int]:
 
 def _schedule(program: Program) -> dict[str, int]:
     """The first half-block of the right kind behind all inputs of each step."""
-    half = {}
+    half: dict[str, int] = {}
     for step in program.steps:
         ready = max((half[s.name] for s in step.inputs), default=-1)
         if isinstance(step, WordStep | Place):

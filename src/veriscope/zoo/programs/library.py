@@ -25,7 +25,6 @@ from veriscope.zoo.programs.rasp import (
     Value,
     Width,
     Word,
-    at,
     equal,
     having,
 )
@@ -180,7 +179,7 @@ def fraction(size: int) -> Source:
     level = Curve("level", tuple(range(length + 1)), share, tuple((m / length, m) for m in range(length + 1)), task)
 
     def draw(rng: np.random.Generator) -> Draw:
-        m = int(rng.integers(0, length + 1))
+        m = int(rng.integers(0, length))  # a text of `a` alone would be a cluster that is a whole class
         listed = ["a"] * m + [str(s) for s in rng.choice(symbols[1:], size=length - m)]
         return Draw(tuple(str(s) for s in rng.permutation(listed)), "?")
 
@@ -193,7 +192,7 @@ def fraction(size: int) -> Source:
 
 def dyck(size: int) -> Source:
     """`?`: are the brackets balanced ("yes"), could they still be ("open"), or was one closed that was not open?"""
-    symbols, length = ("(", ")"), 6 + 2 * size
+    symbols, length = ("(", ")"), 8 + 4 * size
     symbol, place, task = _base(symbols, ("?",), length)
     sign = Word("sign", (), {"(": 1.0, ")": -1.0})
     slope = Fetch("slope", (), having(symbol), sign)
