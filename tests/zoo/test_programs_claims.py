@@ -35,7 +35,7 @@ def test_every_kind_can_be_built(planting: object) -> None:
     build, settings = planting.build, dict(planting.settings)  # type: ignore[attr-defined]
 
     with use(Ledger.in_memory()):
-        claim, subject = pkgutil.resolve_name(build)(**settings | {"size": "small"})
+        claim, subject = pkgutil.resolve_name(build)(**settings | {"size": "small", "texts": 500})
 
     assert claim.finding.origin.subject == subject.hash
     assert claim.on.gate.n >= 100 and claim.on.gate.n_clusters >= 20
@@ -51,7 +51,7 @@ def test_labels_turned_over_leave_so_many_bits(bits: float) -> None:
 
 @pytest.mark.parametrize("effect", [0.1, 0.4])
 def test_a_first_copy_costs_so_much_more_than_random_removals(effect: float) -> None:
-    bed = bed_of_removal(ProgramBed("reverse", seed=4, rotated=True, idle=3, texts=300), effect)
+    bed = bed_of_removal(ProgramBed("reverse", seed=4, rotated=True, idle=3, texts=200), effect)
     site, own = bed.site("token"), bed.compiled.subspace("token")
 
     mine = removal_effect(bed, site, own, bed.items)
@@ -66,7 +66,7 @@ def test_a_trial_tells_true_from_false(grade: str, trap: str, supported: bool) -
     ledger = Ledger.in_memory()
 
     with use(ledger):
-        claim, subject = pkgutil.resolve_name(planting.build)(**dict(planting.settings))
+        claim, subject = pkgutil.resolve_name(planting.build)(**dict(planting.settings), texts=600)
         verdict = trial(claim, subject=subject, ledger=ledger)
 
     assert (verdict.word == "SUPPORTED") == supported

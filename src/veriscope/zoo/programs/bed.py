@@ -242,11 +242,10 @@ class ProgramBed:
 
     def _share(self, name: str, h: int) -> float:
         """How much of the answer goes through a variable's value after a half-block."""
-        half = self.compiled.half
         if name.startswith("idle") or not self._there(name, h):
             return 0.0
         if name == self.source.early:  # what goes through it is what is still to be computed from it
-            through = [half[copy] > h for copy in self.copies]
+            through = [self._yet_to_read(self.full[copy], name, h) for copy in self.copies]
         else:
             through = [self._there(copy, h) for copy in self.copies]
         first, second = through[0], through[-1]
@@ -255,6 +254,11 @@ class ProgramBed:
         if self.how == "either" or not (first or second):
             return 0.0
         return self.weight if first else 1 - self.weight
+
+    def _yet_to_read(self, step: Step, name: str, h: int) -> bool:
+        """Whether a step hangs on a variable through something that is computed from it only after a half-block."""
+        reads = any(s.name == name for s in step.inputs) and self.compiled.half[step.name] > h
+        return reads or any(self._yet_to_read(s, name, h) for s in step.inputs)
 
     # ---- texts
 
@@ -277,9 +281,10 @@ class ProgramBed:
 
         None where the program has no answer then: it looks for a symbol at a place where there is none.
         """
-        names = self.copies if variable == self.source.main else (variable,)
+        if variable == self.source.main:  # in all its copies, so it is what the answer spells
+            return self.source.spell(given.last(variable))  # type: ignore[arg-type]
         end = len(base.words) - 1
-        run = interpret(self.full, base.words, {(name, end): given.last(variable) for name in names})
+        run = interpret(self.full, base.words, {(variable, end): given.last(variable)})
         return None if run["answer"][-1] is None else str(run["answer"][-1])
 
     def bit(self, item: Item) -> str | None:

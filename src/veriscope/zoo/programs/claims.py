@@ -152,10 +152,11 @@ def represents(
     where: str = "main",
     effect: float = 1.0,
     claimed: float = STEP["C1"],
+    texts: int = 2_000,
     **dials: Any,
 ) -> tuple[Represents, Subject]:
     """A C1 claim about a bit of a text, with so many of its labels turned over that `effect` bits are left to read."""
-    bed = ProgramBed(program, seed, size, texts=2_000, forget=where == "forgotten", **dials)
+    bed = ProgramBed(program, seed, size, texts=texts, forget=where == "forgotten", **dials)
     data = bed.examples(variable, flips_for(effect))
     finding = _fitted(bed, data, fit, _site(bed, bed.source.main, where))
     return Represents(finding, of="label", on=data, name=f"{variable} of {program}", smallest_effect=claimed), (
@@ -172,12 +173,13 @@ def mediates(
     where: str = "",
     effect: float = 0.0,
     claimed: float = STEP["C2"],
+    texts: int = 1_200,
     **dials: Any,
 ) -> tuple[Mediates, Subject]:
     """A C2 claim; with `effect`, the variable is read in so many more of the texts than the commonest answer has."""
-    bed = ProgramBed(program, seed, size, texts=1_200, **dials)
+    bed = ProgramBed(program, seed, size, texts=texts, **dials)
     if effect:
-        bed = ProgramBed(program, seed, size, texts=1_200, how="route", late=True,
+        bed = ProgramBed(program, seed, size, texts=texts, how="route", late=True,
                          weight=_commonest(bed) + effect, **dials)  # fmt: skip
     name = _named(bed, variable)
     data = bed.pairs(name)
@@ -196,10 +198,11 @@ def necessary(
     effect: float = 0.0,
     claimed: float = STEP["C3"],
     heads: tuple[str, ...] = (),
+    texts: int = 1_000,
     **dials: Any,
 ) -> tuple[Necessary, Subject]:
     """A C3 claim; with `effect`, a copy is computed later, and removing the first costs so much beyond random cuts."""
-    bed = ProgramBed(program, seed, size, texts=1_000, idle=3, **dials)
+    bed = ProgramBed(program, seed, size, texts=texts, idle=3, **dials)
     if effect:
         bed = bed_of_removal(bed, effect)
     name = _named(bed, variable)

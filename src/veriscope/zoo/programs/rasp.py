@@ -254,18 +254,16 @@ def _values(program: Program, step: Step, words: Sequence[str], run: Run) -> Ite
 
 
 def _selected(where: Select, run: Run, query: int, causal: bool) -> list[int]:
-    keys = range(query + 1 if causal else len(next(iter(run.values()))))
-    total = [sum(_score(term, run, k, query) for term in where.terms) for k in keys]
+    total = [0] * (query + 1 if causal else len(next(iter(run.values()))))
+    for term in where.terms:
+        here = () if term.query is None else (run[term.query.name][query],)
+        if here == (None,):
+            continue
+        for k, value in enumerate(run[term.key.name][: len(total)]):
+            if value is not None:
+                total[k] += term.score(value, *here)
     best = max(total)
-    return [k for k in keys if total[k] == best] if best > 0 else []
-
-
-def _score(term: Term, run: Run, key: int, query: int) -> int:
-    k = run[term.key.name][key]
-    if term.query is None:
-        return 0 if k is None else term.score(k)
-    q = run[term.query.name][query]
-    return 0 if k is None or q is None else term.score(k, q)
+    return [k for k, score in enumerate(total) if score == best] if best > 0 else []
 
 
 def _fetched(step: Fetch, run: Run, places: list[int]) -> Value:
