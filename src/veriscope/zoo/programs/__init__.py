@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from veriscope.zoo.programs.bed import Fact, ProgramBed, interchange_accuracy, removal_effect, self_test
+from veriscope.zoo.programs.bed import Fact, ProgramBed
 from veriscope.zoo.programs.claims import plantings
 from veriscope.zoo.programs.compiler import Compiled, compile_program
+from veriscope.zoo.programs.effects import interchange_accuracy, removal_effect, self_test
 from veriscope.zoo.programs.rasp import Program, interpret
 
 __all__ = [

@@ -60,12 +60,12 @@ def site_behind(half: int) -> str:
 
 
 def compile_program(
-    program: Program, width: int, *, rotated: bool = False, noise: float = 0.0, seed: int = 0
+    program: Program, width: int | None = None, *, rotated: bool = False, noise: float = 0.0, seed: int = 0
 ) -> Compiled:
     """Compile a program.
 
     Args:
-        width: Of the residual stream; at least as many directions as the steps need.
+        width: Of the residual stream: at least as many directions as the steps need; by default the next multiple of 16.
         rotated: Turn the residual basis by a random rotation, so that no variable lies along the axes.
         noise: Standard deviation of Gaussian noise on every weight, in units of its tensor's root mean square.
 
@@ -73,6 +73,7 @@ def compile_program(
         UserError: The width is too small.
     """
     columns, needed = _columns(program)
+    width = 16 * -(-needed // 16) if width is None else width
     if needed > width:
         raise UserError(f"'{program.name}' needs {needed} directions, and width={width}. Give width={needed} or more.")
     rng = torch.Generator().manual_seed(seed)

@@ -53,7 +53,7 @@ class Source:
         early: A variable that only the step of the main variable reads, and that holds at the query position; "" if
             there is none.
         upper: Values of the main variable that make its bit 1; a value in neither `upper` nor `lower` has no bit.
-        surface: Whether the bit can be read off the words themselves, their order and the query aside.
+        surface: Whether a linear reader of the words, their order aside, can tell the bit.
         draw: Symbols and query of a text whose answers are about evenly spread.
     """
 
@@ -242,7 +242,7 @@ def most_frequent(size: int) -> Source:
     upper, lower = _halves(symbols)
     return Source(
         "most_frequent", symbols, ("?",), (symbol, place, task, share, count, winner), "winner", draw, upper, lower,
-        length + 2, surface=True,
+        length + 2,
     )  # fmt: skip
 
 
