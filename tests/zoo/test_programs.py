@@ -124,6 +124,24 @@ def test_the_share_of_texts_in_which_a_copy_is_read_is_its_interchange_accuracy(
     assert found == pytest.approx(share, abs=0.09)
 
 
+def test_what_is_forgotten_can_be_read_no_more_by_a_linear_reader() -> None:
+    bed = ProgramBed("reverse", seed=4, idle=3, forget=True, rotated=True, texts=400)
+    label = torch.tensor([str(i.last("idle0.0")) in bed.source.symbols[3:] for i in bed.items]).double() * 2 - 1
+    share = {}
+
+    for site in (bed.site("idle0.0"), bed.site("forget")):
+        acts = bed.subject().acts([i.text for i in bed.items], site, "last").double()
+        acts = torch.cat([acts, torch.ones(len(acts), 1).double()], 1)
+        ridge = acts[:250].T @ acts[:250] + 0.1 * torch.eye(acts.shape[1]).double()
+        score = acts[250:] @ torch.linalg.solve(ridge, acts[:250].T @ label[:250])
+        share[site] = float(((score > 0) == (label[250:] > 0)).double().mean())
+
+    assert share[bed.site("idle0.0")] == 1.0
+    assert share[bed.site("forget")] < 0.7
+    told = {(f.variable, f.site): f.represents for f in bed.truth}
+    assert told["idle0.0", bed.site("idle0.0")] and not told.get(("idle0.0", bed.site("forget")), False)
+
+
 def test_reading_an_idle_head_makes_the_self_test_say_so() -> None:
     bed = dataclasses.replace(SMALL["reverse"])
     name, site = "idle0.0", bed.site("token")

@@ -145,11 +145,12 @@ class ProgramBed:
 
     def _idle(self, names: dict[str, Step]) -> tuple[Step, ...]:
         shortest = min(len(self.source.draw(np.random.default_rng(i)).symbols) for i in range(8))
+        # the first head's place is its own: what is forgotten must not stand anywhere else
+        places = [3, *(4 + k % max(shortest - 4, 1) for k in range(2 * self.idle - 1))]
         made: list[Step] = [
-            Fetch(f"idle{block}.{n}", self.source.symbols, at(names["place"], 3 + (block + 2 * n) % (shortest - 3)),
-                  names["symbol"], block=block)
-            for block in range(2) for n in range(self.idle)
-        ]  # fmt: skip
+            Fetch(f"idle{k % 2}.{k // 2}", self.source.symbols, at(names["place"], place), names["symbol"], block=k % 2)
+            for k, place in enumerate(places[: 2 * self.idle])
+        ]
         return (*made, Forget("forget", (), made[0], 1)) if self.forget and made else tuple(made)
 
     def _flag(self, begin: int) -> str:

@@ -95,7 +95,7 @@ _C1 = (
     Kind(False, "F0", "coin", ALL, (("variable", "coin"),)),
     Kind(False, "F1", "stands in the words themselves", ("fraction", "sort")),
     Kind(False, "F1", "before it is computed", HIDDEN, (("where", "before"),)),
-    Kind(False, "F1", "after it was overwritten", ("reverse",), (("variable", "idle bit"), ("where", "forgotten"))),
+    Kind(False, "F1", "after it was overwritten", ("reverse",), (("effect", 0.2), ("variable", "idle bit"), ("where", "forgotten"))),
     Kind(False, "F2", "best of 400 random directions", HIDDEN, (("effect", 0.2), ("fit", "SearchedDirection"))),
     Kind(False, "F3", "twice its size claimed", HIDDEN, (("effect", 0.2), ("claimed", 0.4))),
     Kind(True, "T0", "plain", HIDDEN),

@@ -65,7 +65,7 @@ def compile_program(
     """Compile a program.
 
     Args:
-        width: Of the residual stream: at least as many directions as the steps need; by default the next multiple of 16.
+        width: Of the residual stream, no less than what the steps need; by default that, up to a multiple of 16.
         rotated: Turn the residual basis by a random rotation, so that no variable lies along the axes.
         noise: Standard deviation of Gaussian noise on every weight, in units of its tensor's root mean square.
 
