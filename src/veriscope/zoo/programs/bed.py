@@ -374,8 +374,8 @@ class ProgramBed:
     def row(self, item: Item, rng: np.random.Generator) -> dict[str, Any]:
         """A text with its cluster, answer and foil: another answer that texts like it have."""
         answer = str(item.last("answer"))
-        spoken = {str(other.last("answer")) for other in self.items[:200]} - {answer}
-        foils = sorted(spoken if item.words[-1] != SIDE else {*self.source.symbols} - {answer})
+        others = self._spoken if item.words[-1] != SIDE else frozenset(self.source.symbols)
+        foils = sorted(others - {answer})
         return {
             "text": item.text,
             "cluster": item.cluster,
@@ -384,6 +384,10 @@ class ProgramBed:
             "begin": item.words[0],
             "query": item.words[-1],
         }
+
+    @cached_property
+    def _spoken(self) -> frozenset[str]:
+        return frozenset(str(item.last("answer")) for item in self.items[:200])
 
     def _title(self, variable: str) -> str:
         return f"{self.program}-{self.seed}-{variable}"
