@@ -8,7 +8,7 @@ compiled network is held against.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 Symbol = str | int
@@ -224,67 +224,71 @@ def interpret(program: Program, words: Sequence[str], given: Mapping[tuple[str, 
         set_at.setdefault(name, {})[place] = value
     run: Run = {}
     for step in program.steps:
-        values = list(_values(program, step, words, run))
+        values = _values(program, step, words, run)
         for place, value in set_at.get(step.name, {}).items():
             values[place] = value
         run[step.name] = values
     return run
 
 
-def _values(program: Program, step: Step, words: Sequence[str], run: Run) -> Iterator[Value]:
-    here = range(len(words))
+def _values(program: Program, step: Step, words: Sequence[str], run: Run) -> list[Value]:
     if isinstance(step, Word):
-        yield from (step.table.get(word) for word in words)
-    elif isinstance(step, Place):
-        yield from here
-    elif isinstance(step, Fetch):
-        yield from (_fetched(step, run, _selected(step.where, run, p, program.causal)) for p in here)
-    elif isinstance(step, Width):
-        yield from (1 / (1 + len(_selected(step.where, run, p, program.causal))) for p in here)
-    elif isinstance(step, Map):
-        yield from (_mapped(step, [run[s.name][p] for s in step.of]) for p in here)
-    elif isinstance(step, Curve):
-        yield from (_on_curve(step, run, p) for p in here)
-    elif isinstance(step, Answer):
-        yield from (_answered(step, run, p) for p in here)
-    elif isinstance(step, Forget):
-        yield from (None for _ in here)
-    else:
-        raise TypeError(f"no rule to interpret {type(step).__name__}")
+        return [step.table.get(word) for word in words]
+    if isinstance(step, Place):
+        return list(range(len(words)))
+    if isinstance(step, Fetch):
+        return _fetched(step, run, _selected(step.where, run, len(words), program.causal))
+    if isinstance(step, Width):
+        return [1 / (1 + len(places)) for places in _selected(step.where, run, len(words), program.causal)]
+    if isinstance(step, Map):
+        rows = zip(*(run[s.name] for s in step.of), strict=True)
+        return [None if None in row else step.rule(*row) for row in rows]
+    if isinstance(step, Curve):
+        return _on_curve(step, run)
+    if isinstance(step, Answer):
+        return [_answered(step, run, place) for place in range(len(words))]
+    if isinstance(step, Forget):
+        return [None] * len(words)
+    raise TypeError(f"no rule to interpret {type(step).__name__}")
 
 
-def _selected(where: Select, run: Run, query: int, causal: bool) -> list[int]:
-    total = [0] * (query + 1 if causal else len(next(iter(run.values()))))
-    for term in where.terms:
-        here = () if term.query is None else (run[term.query.name][query],)
-        if here == (None,):
-            continue
-        for k, value in enumerate(run[term.key.name][: len(total)]):
-            if value is not None:
-                total[k] += term.score(value, *here)
-    best = max(total)
-    return [k for k, score in enumerate(total) if score == best] if best > 0 else []
+def _selected(where: Select, run: Run, length: int, causal: bool) -> list[list[int]]:
+    """For each query position the key positions that it looks at."""
+    found = []
+    for query in range(length):
+        total = [0] * (query + 1 if causal else length)
+        for term in where.terms:
+            here = () if term.query is None else (run[term.query.name][query],)
+            if here == (None,):
+                continue
+            for k, value in enumerate(run[term.key.name][: len(total)]):
+                if value is not None:
+                    total[k] += term.score(value, *here)
+        best = max(total)
+        found.append([k for k, score in enumerate(total) if score == best] if best > 0 else [])
+    return found
 
 
-def _fetched(step: Fetch, run: Run, places: list[int]) -> Value:
-    found = [run[step.of.name][p] for p in places]
-    if step.numeric:
-        numbers = [float(v) for v in found if v is not None]
-        return sum(numbers) / len(found) if found else 0.0
-    return found[0] if len(set(found)) == 1 else None
+def _fetched(step: Fetch, run: Run, selected: list[list[int]]) -> list[Value]:
+    values, numeric = run[step.of.name], step.numeric
+    out: list[Value] = []
+    for places in selected:
+        found = [values[p] for p in places]
+        if numeric:
+            out.append(sum(float(v) for v in found if v is not None) / max(len(found), 1))
+        else:
+            out.append(found[0] if len(set(found)) == 1 else None)
+    return out
 
 
-def _mapped(step: Map, values: list[Value]) -> Value:
-    return None if any(v is None for v in values) else step.rule(*values)
-
-
-def _on_curve(step: Curve, run: Run, place: int) -> Value:
-    x = run[step.of.name][place]
-    if x is None or (step.only is not None and run[step.only.name][place] is None):
-        return None
-    points = step.points
-    inside = min(max(float(x), points[0][0]), points[-1][0])
-    return next((value for c, value in points if abs(c - inside) < 1e-9), None)
+def _on_curve(step: Curve, run: Run) -> list[Value]:
+    points, low, high = step.points, step.points[0][0], step.points[-1][0]
+    speaks = [True] * len(run[step.of.name]) if step.only is None else [v is not None for v in run[step.only.name]]
+    out: list[Value] = []
+    for x, on in zip(run[step.of.name], speaks, strict=True):
+        inside = min(max(float(x), low), high) if x is not None and on else None
+        out.append(None if inside is None else next((v for c, v in points if abs(c - inside) < 1e-9), None))
+    return out
 
 
 def _answered(step: Answer, run: Run, place: int) -> Value:
