@@ -16,7 +16,7 @@ from veriscope.claims.steers import BATTERY, Steers
 from veriscope.errors import UserError
 from veriscope.examples import Examples, examples
 from veriscope.findings import Change, Origin
-from veriscope.ledger import Ledger
+from veriscope.ledger import Ledger, use
 from veriscope.methods import MeanDifference
 from veriscope.subjects import Subject, WordReader, load
 from veriscope.trials.decide import decide
@@ -26,6 +26,7 @@ from veriscope.trials.judge import Effort
 from veriscope.trials.statistics import Resampler
 from veriscope.trials.steers import FINALISTS, Bench, random_edits, writer
 from veriscope.trials.trial import trial
+from veriscope.zoo import modes
 
 FILLERS = [f"w{i}" for i in range(60)]
 MOODS, PARITIES, TEMPLATES = ("rainy", "sunny"), ("p0", "p1"), ("tA", "tB")
@@ -533,3 +534,14 @@ def test_the_statement_and_the_card_say_what_is_added_where(subject, data):
     assert made.fields["targets"] == {"sunny": ["good", "great"], "rainy": ["bad", "poor"]}
     assert next(s for s in made.battery if s.gate == "g1").margin == 1.0
     assert next(s for s in claim(made.finding, data).battery if s.gate == "g1").margin == 0.5
+
+
+def test_a_random_direction_is_refuted_where_others_as_strong_keep_within_the_budget_too() -> None:
+    settings = {"how": "random", "fragile": True, "seed": 700_014}  # the strongest others cost too much at any dose
+    claim, subject = modes.steers(**settings)
+
+    with use(Ledger.in_memory()) as ledger:
+        verdict = trial(claim, subject=subject, ledger=ledger, seed=700_014)
+
+    assert verdict.word == "REFUTED"
+    assert next(g.outcome for g in verdict.gates if g.gate == "g2") == "fail"

@@ -55,9 +55,7 @@ DEV_PROMPTS = 96  # for gradients and power
 CONTROL_PROMPTS = 120  # gate prompts that controls and rivals are scored on, beside the claim on the same ones
 FINALISTS = 4  # of each family of controls, the strongest on dev, that are scored on the gate pool
 DEAR = 48  # Gaussian directions, as strong as the claim, of which it is seen what they cost
-AFFORDED = (
-    4  # of those that seem to fit the budget at the claim's dose, that choose one of their own, and as many others
-)
+AFFORDED = 12  # of these, the ones that seem to cost least, which are used at the claim's dose if it is within budget
 FEW_TEXTS = 24  # neutral texts that this is seen from
 SCREENED = 400  # Gaussian directions that are run on SCREEN_PROMPTS dev prompts, both ways, where that is cheap
 SCREENED_PLAIN = 50  # the same elsewhere
@@ -141,6 +139,11 @@ class Bench:
     def chosen_doses(self, vectors: Sequence[Float[Tensor, "width"]], quick: bool = False) -> list[Dose]:
         """The doses of any vectors, the claim's or a control's, by one rule on the same texts."""
         return choose_doses(self.neutral[0], vectors, self.doses, later=len(self.neutral[1].texts), quick=quick)
+
+    def fitting(self, vectors: Sequence[Float[Tensor, "width"]], dose: float) -> list[Dose]:
+        """Whether each vector keeps within the budget at one dose, by the same rule."""
+        neutral, later = self.neutral[0], len(self.neutral[1].texts)
+        return choose_doses(neutral, vectors, (dose,), later=later) if vectors else []
 
     @property
     def working(self) -> Float[Tensor, "width"]:
@@ -458,8 +461,13 @@ def _gaussian(bench: Bench, prompts: Prompts) -> list[RandomEdit]:
     vectors, note = _random(bench)
     short = torch.cat([_shortlist(bench, vectors, best=16, blind=4), _screened(bench, vectors, count=DEAR)])
     moved = bench.steering.shifts(prompts, torch.cat([bench.unit[None], short]) * bench.dose.value).mean(1)
-    picked = short[_down_to(moved[1:], float(moved[0]), DOSED if bench.steering.at == "last" else FINALISTS)]
-    doses = bench.chosen_doses(list(picked), quick=True)
+    strong = short[_down_to(moved[1:], float(moved[0]), DEAR)]
+    picked = list(strong[:FINALISTS])
+    doses = bench.chosen_doses(picked, quick=True)
+    cheap = _cheapest(bench, strong[FINALISTS:])
+    for vector, dose in zip(cheap, bench.fitting(cheap, bench.dose.value), strict=True):
+        if dose.fits:
+            picked, doses = [*picked, vector], [*doses, dose]
     own = bench.steering.shifts(prompts, [v * d.value for v, d in zip(picked, doses, strict=True)]).mean(1)
     best = own.argsort(descending=True)[:FINALISTS].tolist()
     detail = f"best of {len(vectors)} {note} ({len(short)} run on dev), at its own dose"
@@ -501,13 +509,14 @@ def _screened(bench: Bench, vectors: Float[Tensor, "vector width"], count: int) 
     return both[_down_to(moved[1:], float(moved[0]), count)]
 
 
-def _affordable(bench: Bench, vectors: Float[Tensor, "vector width"]) -> Float[Tensor, "few width"]:
-    """Of vectors in order of effect the strongest, and the strongest that seem within budget at the claim's dose."""
-    neutral = bench.neutral[0]
-    few = dataclasses.replace(neutral, texts=neutral.texts[:FEW_TEXTS])
+def _cheapest(bench: Bench, vectors: Float[Tensor, "vector width"]) -> list[Float[Tensor, "width"]]:
+    """Those that cost least at the claim's dose, as far as a few texts show it."""
+    if not len(vectors):
+        return []
+    few = dataclasses.replace(bench.neutral[0], texts=bench.neutral[0].texts[:FEW_TEXTS])
     costs = few.costs([vector * bench.dose.value for vector in vectors])
-    within = [i for i, cost in enumerate(costs) if max(e.value for e in budget_use(cost, few.draws).values()) <= 1]
-    return vectors[sorted({*range(min(FINALISTS, len(vectors))), *within[:AFFORDED]})]
+    used = [max(e.value for e in budget_use(cost, few.draws).values()) for cost in costs]
+    return [vectors[i] for i in sorted(range(len(vectors)), key=lambda i: used[i])[:AFFORDED]]
 
 
 def _random(bench: Bench) -> tuple[Tensor, str]:
