@@ -46,6 +46,19 @@ def test_a_goal_is_met_only_where_every_bound_holds(ours: dict[str, Any], said: 
     assert table.verdict(W2, [*OTHERS, ours]) == said
 
 
+def test_a_peer_that_its_own_threads_slow_down_is_taken_at_its_one_thread_time() -> None:
+    w5 = WORKLOADS["W5"]
+    peer = {"workload": "W5", "contestant": w5.base, "kind": "peer", "peak_mib": None, "agreement": None}
+    one, four = ({**peer, "threads": t, "seconds": s, "ratio_to_bare": 1.0} for t, s in ((1, 4.0), (4, 100.0)))
+    ours = {**row("veriscope", "ours", 0.02, agreement=-1e-5), "workload": "W5", "threads": 4, "seconds": 2.0}
+
+    rows = table.unhindered([four, ours], [one, four, ours], w5)
+
+    assert table.verdict(w5, [four, ours]) == "met"
+    assert table.verdict(w5, rows) == "missed (peer 0.50)"
+    assert table.unhindered([one], [one, four], w5) == [one]
+
+
 @pytest.mark.parametrize(
     "ours",
     [
