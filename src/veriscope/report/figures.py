@@ -36,7 +36,7 @@ class Axis:
         """The shortest axis with a little air that holds every value, and zero."""
         finite = [v for v in values if math.isfinite(v)] + ([0.0] if zero else [])
         low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
-        if low == high:
+        if high - low <= 1e-9 * max(1.0, abs(low), abs(high)):  # as good as one value: no room to draw a difference in
             low, high = low - 0.5, high + 0.5
         air = (high - low) * 0.06
         return cls(low - air, high + air)
