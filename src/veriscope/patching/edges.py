@@ -122,7 +122,9 @@ class EdgeScores:
                 found = scores[of][:, to].flatten()
                 cells[i, j] = found[found.abs().argmax()]
         title = f"Strongest edge between groups ({self.direction}, {self._how()})"
-        return heatmap.write_table(path, list(rows), list(columns), cells, title, f"approximation: {self.error}", "to")
+        return heatmap.write_table(
+            path, list(rows), list(columns), cells, title, f"approximation: {self.error}", "to (from the left)"
+        )
 
     def _find(self, sender: str, receiver: str) -> Edge:
         names = [str(node) for node in self.senders], [str(node) for node in self.receivers]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from veriscope.patching.grid import Grid
 
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u202a-\u202e\u2066-\u2069]")
 _LOW, _MIDDLE, _HIGH = (33, 102, 172), (247, 247, 247), (178, 24, 43)  # blue, nearly white, red: told apart by all
-_CELL_H, _CHAR_W, _TOP, _BOTTOM = 18, 6.5, 58, 70
+_CELL_H, _CHAR_W, _TOP, _BOTTOM, _LINE = 18, 6.5, 58, 70, 14
+_WIDEST = 900.0  # of the words above the table; a longer note goes on in the next line
 
 
 def write(path: str | Path, grid: Grid, table: Float[Tensor, "block unit position"], title: str, note: str) -> Path:
@@ -28,7 +30,7 @@ def write(path: str | Path, grid: Grid, table: Float[Tensor, "block unit positio
         grid: Names of the axes.
         table: What is drawn, blue below zero and red above.
         title: First line.
-        note: Second line: units, direction, error.
+        note: Below it, in as many lines as it needs: units, direction, error.
 
     Returns:
         The path.
@@ -80,21 +82,23 @@ def svg(
     longest = max(len(column) for column in columns)
     wide = max(18.0, min(60.0, _CHAR_W * longest + 6))
     words = max(8.5 * len(title), _CHAR_W * len(note))
-    width = max(left + wide * len(columns) + 20, min(words, 900.0) + 20, 240.0)
-    height = _TOP + _CELL_H * len(rows) + _BOTTOM
-    end = _TOP + _CELL_H * len(rows)
+    width = max(left + wide * len(columns) + 20, min(words, _WIDEST) + 20, 240.0)
+    lines = textwrap.wrap(note, int((width - 16) / _CHAR_W)) or [""]
+    top = _TOP + _LINE * (len(lines) - 1)
+    end = top + _CELL_H * len(rows)
+    height = end + _BOTTOM
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height}" '
         f'viewBox="0 0 {width:.0f} {height}" role="img" font-family="sans-serif" font-size="11">',
         f"<title>{_safe(title)}</title>",
         f'<rect width="{width:.0f}" height="{height}" fill="#fff"/>',
         _text(8, 20, title, "start", 'font-size="14" font-weight="bold"'),
-        _text(8, 38, note, "start", 'fill="#444"'),
+        *(_text(8, 38 + _LINE * i, line, "start", 'fill="#444"') for i, line in enumerate(lines)),
     ]
     for i, row in enumerate(rows):
-        parts.append(_text(left - 6, _TOP + _CELL_H * i + 13, row, "end"))
+        parts.append(_text(left - 6, top + _CELL_H * i + 13, row, "end"))
         for j, column in enumerate(columns):
-            parts.append(_cell(left + wide * j, _TOP + _CELL_H * i, wide, float(cells[i, j]), most, f"{row}, {column}"))
+            parts.append(_cell(left + wide * j, top + _CELL_H * i, wide, float(cells[i, j]), most, f"{row}, {column}"))
     for j, column in enumerate(columns):
         parts.append(_text(left + wide * (j + 0.5), end + 14, _short(column), "middle"))
     parts.append(_text(left + wide * len(columns) / 2, end + 30, below, "middle", 'fill="#444"'))
