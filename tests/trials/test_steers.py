@@ -227,9 +227,9 @@ def test_a_vector_made_for_the_other_class_is_subtracted(subject, data):
 
 
 TRAPS = {
-    "suppresses the foil only": ({"foil": 1.0}, {}, {"g3"}),
-    "changes the temperature": ({"temperature": 1.0}, {"doses": (0.25, 0.5)}, {"g2", "g3"}),
-    "writes one token": ({"writer": 1.0}, {"doses": (0.25, 0.5)}, {"g2", "g3"}),
+    "suppresses the foil only": ({"foil": 1.0}, {}, {"g10"}),
+    "changes the temperature": ({"temperature": 1.0}, {"doses": (0.25, 0.5)}, {"g2", "g3", "g10"}),
+    "writes one token": ({"writer": 1.0}, {"doses": (0.25, 0.5)}, {"g2", "g10"}),
     "opposite on two prompts in five": ({"half": 2.0}, {}, {"g4"}),
     "works in the training templates only": ({"trained": 2.0}, {}, {"f7"}),
     "costs more than it may": ({"costly": 1.0}, {"doses": (1.0,)}, {"g5"}),

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from veriscope.claims.battery import GateSpec
+from veriscope.claims.battery import GateSpec, sized
 from veriscope.errors import UserError
 from veriscope.examples import Examples
 from veriscope.findings import Change, Reading
 
 _RUN = "veriscope.trials.steers:"
 SMALLEST_EFFECT = 0.5  # logits
+OWN_SHARE = 0.25  # of the effect claimed, that the target words rise by; where they and the foils share it, it is half
 DOSES = (-1.0, -0.25, 0.0, 0.125, 0.25, 0.5, 1.0, 2.0)
 
 BATTERY: tuple[GateSpec, ...] = (
@@ -44,16 +45,16 @@ BATTERY: tuple[GateSpec, ...] = (
         "gate",
         "logits",
         _RUN + "random_edits",
-        margin=0.5,
+        margin=SMALLEST_EFFECT,
     ),
     GateSpec(
         "g3",
         "control tokens",
-        "does the target rise against tokens that were about as likely?",
+        "is the effect there beyond what tokens about as likely do?",
         "gate",
         "logits",
         _RUN + "control_tokens",
-        margin=0.5,
+        margin=SMALLEST_EFFECT,
     ),
     GateSpec(
         "g4",
@@ -76,6 +77,15 @@ BATTERY: tuple[GateSpec, ...] = (
         level=3,
         margin=1.0,
         better="lower",
+    ),
+    GateSpec(
+        "g10",
+        "target words",
+        "do the target words rise, also without the one that moves most?",
+        "gate",
+        "logits",
+        _RUN + "target_words",
+        margin=OWN_SHARE * SMALLEST_EFFECT,
     ),
     GateSpec(
         "r6",
@@ -131,7 +141,10 @@ class Steers:
     Prompts are the rows whose label is not `toward`; all rows if there are no labels.
 
     Several words a class make a stronger claim: a vector that only writes one token can then be told from a
-    direction that stands for the class (g3 leaves out the word that moves most).
+    direction that stands for the class (g10 leaves out the word that moves most).
+
+    What g1 (as it is), g2 (beyond random edits) and g3 (beyond tokens as likely) measure is one quantity, and each is
+    held to the effect that is claimed.
 
     Args:
         finding: A reading (one dose = one gap between its classes) or a change of kind "add" (one dose = its vector).
@@ -174,7 +187,10 @@ class Steers:
         "the words named stand for the behaviour; nothing is claimed about free text",
         "the neutral text stands for all other use of the model",
     )
-    stressed: ClassVar[str] = "the words stand for the behaviour: control tokens (g3) and the direct path (d9)"
+    stressed: ClassVar[str] = (
+        "the words stand for the behaviour: control tokens (g3), the target without its first word (g10), the direct "
+        "path (d9)"
+    )
 
     def __post_init__(self) -> None:
         if self.at not in (None, "all", "last", -1):
@@ -192,9 +208,9 @@ class Steers:
 
     @property
     def battery(self) -> tuple[GateSpec, ...]:
-        """The lines of the battery: a larger claimed effect raises g1, a claimed advantage adds g6."""
-        claimed = max(self.smallest_effect, SMALLEST_EFFECT)
-        lines = tuple(replace(spec, margin=claimed) if spec.gate == "g1" else spec for spec in BATTERY)
+        """The lines of the battery: a larger claimed effect raises g1, g2, g3 and g10, a claimed advantage adds g6."""
+        lines = sized(BATTERY, ("g1", "g2", "g3"), self.smallest_effect)
+        lines = sized(lines, ("g10",), OWN_SHARE * self.smallest_effect)
         return (*lines, ADVANTAGE) if self.advantage else lines
 
     @property
@@ -229,6 +245,7 @@ class Steers:
         than = ", and does better than the best simple control" if self.advantage else ""
         return (
             f"Adding the vector of {made} at {self.finding.site}, {where}, moves the behaviour towards '{self.toward}' "
-            f"by at least {self.smallest_effect:g} logits on held-out prompts, beyond random edits of the same length, "
-            f"within a budget of 0.02 nats and 1 point on neutral text{than}."
+            f"by at least {self.smallest_effect:g} logits on held-out prompts, more by a larger dose up to the working "
+            f"one, beyond random edits of the same length and tokens as likely, within a budget of 0.02 nats and 1 "
+            f"point on neutral text{than}."
         )

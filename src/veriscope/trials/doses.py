@@ -39,6 +39,11 @@ class Words:
     def take(self, rows: Sequence[int]) -> Words:
         return Words(self.target[list(rows)], self.foil[list(rows)])
 
+    @property
+    def both(self) -> tuple[Int[Tensor, "example k"], Int[Tensor, "example m"]]:
+        """Targets, foils."""
+        return self.target, self.foil
+
     def propensity(self, logits: Float[Tensor, "example vocab"]) -> Float[Tensor, "example"]:
         """Mean logit of the targets less mean logit of the foils."""
         return mean_at(logits, self.target) - mean_at(logits, self.foil)
@@ -142,11 +147,20 @@ class Steering:
 
 @dataclass(frozen=True)
 class Neutral:
-    """Neutral texts under one steering: next-token loss and right guesses, text by text."""
+    """Neutral texts under one steering: next-token loss and right first guesses, text by text.
+
+    A text that occurs several times counts as often, but is one cluster. Of texts that the subject wrote itself the
+    next tokens are draws from its own distribution, which is known: what they cost on average over it is taken, and
+    not what one draw happens to cost (Rao-Blackwell: the same mean, much less spread).
+
+    Args:
+        own: Whether the subject wrote them, as samples at temperature 1.
+    """
 
     steering: Steering
     texts: tuple[str, ...]
     seed: int = 0
+    own: bool = False
 
     @cached_property
     def base(self) -> Float[np.ndarray, "text 2"]:
@@ -155,7 +169,12 @@ class Neutral:
 
     @cached_property
     def draws(self) -> Resampler:
-        return Resampler(tuple(str(i) for i in range(len(self.base))), self.seed, draws=2_000)
+        return Resampler(self.texts, self.seed, draws=2_000)
+
+    @property
+    def different(self) -> int:
+        """How many different texts there are: what bounds are reckoned from."""
+        return self.draws.n_clusters
 
     @cached_property
     def tokens(self) -> int:
@@ -182,34 +201,41 @@ class Neutral:
         return self._at_prefixes(vectors) if self.shared else [self._everywhere(vector) for vector in vectors]
 
     def _everywhere(self, vector: Tensor | None) -> Float[np.ndarray, "text 2"]:
-        subject = self.steering.subject
-        ids = subject.tokens(self.texts)
-        size = max(1, AT_ONCE // ((subject.vocab_size or 1) * max(len(row) for row in ids)))
+        ids = self.steering.subject.tokens(self.texts)
+        size = max(1, AT_ONCE // ((self.steering.subject.vocab_size or 1) * max(len(row) for row in ids)))
         out = np.zeros((len(ids), 2))
         for start in range(0, len(ids), size):
             chunk = list(self.texts[start : start + size])
-            logits = subject.run(chunk, edits=self.steering.edits(vector), logits="all").logits
-            assert logits is not None
+            logits = self._logits(chunk, vector)
+            plain = self._logits(chunk, None) if self.own and vector is not None else logits
             for i in range(len(chunk)):
                 after = torch.tensor(ids[start + i][1:])
-                out[start + i] = _scored(logits[i, : len(after)].float().cpu(), after).mean(0)
+                there = plain[i, : len(after)] if self.own else None
+                out[start + i] = _scored(logits[i, : len(after)], after, there).mean(0)
         return out
+
+    def _logits(self, texts: list[str], vector: Tensor | None) -> Float[Tensor, "text position vocab"]:
+        logits = self.steering.subject.run(texts, edits=self.steering.edits(vector), logits="all").logits
+        assert logits is not None
+        return logits.float().cpu()
 
     def _at_prefixes(self, vectors: Sequence[Tensor | None]) -> list[Float[np.ndarray, "text 2"]]:
         """Each text cut short at a few places: the vector is added at the last token, the next one is scored."""
         subject, ids, ends = self.steering.subject, self.steering.subject.tokens(self.texts), self._ends
-        size = max(1, AT_ONCE // ((subject.vocab_size or 1) * PREFIXES * len(vectors)))
+        every = [*vectors, None] if self.own else list(vectors)  # the last one: the subject as it is, at those places
+        size = max(1, AT_ONCE // ((subject.vocab_size or 1) * PREFIXES * len(every)))
         out = np.zeros((len(vectors), len(ids), 2))
         for start in range(0, len(ids), size):
             rows = range(start, min(start + size, len(ids)))
             places = ends[start : start + size].clamp_min(0)
-            cut = [Variant(self._added(v, at), at) for v in vectors for at in places.T]
+            cut = [Variant(self._added(v, at), at) for v in every for at in places.T]
             logits = subject.sweep([self.texts[i] for i in rows], cut).logits.float().cpu()
             for j, at in enumerate(places.T):
                 after = torch.tensor([ids[i][int(p) + 1] for i, p in zip(rows, at, strict=True)])
                 there = (ends[start : start + size, j] >= 0)[:, None].numpy()
+                plain = logits[len(vectors) * PREFIXES + j] if self.own else None
                 for k in range(len(vectors)):
-                    out[k, start : start + size] += _scored(logits[k * PREFIXES + j], after) * there
+                    out[k, start : start + size] += _scored(logits[k * PREFIXES + j], after, plain) * there
         return list(out / (ends >= 0).sum(1)[:, None].numpy())
 
     def _added(self, vector: Tensor | None, at: Int[Tensor, "text"]) -> tuple[Edit, ...]:
@@ -226,10 +252,21 @@ class Neutral:
         return ends
 
 
-def _scored(logits: Float[Tensor, "token vocab"], after: Int[Tensor, "token"]) -> Float[np.ndarray, "token 2"]:
-    """Loss of the token that followed, and whether it was the first guess."""
-    loss = torch.nn.functional.cross_entropy(logits, after, reduction="none")
-    return torch.stack([loss, (logits.argmax(-1) == after).float()], 1).double().numpy()
+def _scored(
+    logits: Float[Tensor, "token vocab"], after: Int[Tensor, "token"], plain: Float[Tensor, "token vocab"] | None
+) -> Float[np.ndarray, "token 2"]:
+    """Loss of the next token and whether it was the first guess: of the one that followed, or on average over `plain`.
+
+    Args:
+        plain: Logits of the distribution that the tokens behind were drawn from, where it is known.
+    """
+    guess = logits.argmax(-1)
+    if plain is None:
+        loss, hit = torch.nn.functional.cross_entropy(logits, after, reduction="none"), (guess == after).float()
+    else:
+        share = plain.softmax(-1)
+        loss, hit = -(share * logits.log_softmax(-1)).sum(-1), share.gather(1, guess[:, None])[:, 0]
+    return torch.stack([loss, hit], 1).double().numpy()
 
 
 def budget_use(cost: Float[np.ndarray, "text 2"], draws: Resampler) -> dict[str, Estimate]:
@@ -265,7 +302,7 @@ def choose_doses(
     Args:
         neutral: Texts for choosing, which no gate uses again.
         doses: Positive multiples of each vector.
-        later: How many texts the side effects will be tested on.
+        later: How many different texts the side effects will be tested on.
         quick: Halve the list of doses instead of going up from the smallest, where every dose tried is to be shown.
             Where all doses share one run, all are tried in any case.
     """
@@ -304,7 +341,7 @@ def _choose(
 
 def _expected(cost: Float[np.ndarray, "text 2"], draws: Resampler, later: int) -> tuple[float, float]:
     """Worst use of the budget, and its upper bound as it would come out on `later` texts."""
-    shrunk = min(1.0, (len(cost) / later) ** 0.5)
+    shrunk = min(1.0, (draws.n_clusters / later) ** 0.5)
     used = budget_use(cost, draws).values()
     return max(e.value for e in used), max(e.value + (e.high - e.value) * shrunk for e in used)
 
@@ -319,6 +356,14 @@ class Normalised:
     change: Float[Tensor, "example k"]
     control: Float[Tensor, "example k"]
     distance: Float[Tensor, "example k"]  # of the controls' mean base log-probability from the word's own, in nats
+
+
+def beside_tokens(
+    base: Float[Tensor, "example vocab"], steered: Float[Tensor, "example vocab"], words: Words
+) -> tuple[Normalised, Normalised]:
+    """What happened to the targets and to the foils, each beside tokens of similar base log-probability."""
+    taken = torch.cat(words.both, 1)
+    return against_tokens(base, steered, words.target, taken), against_tokens(base, steered, words.foil, taken)
 
 
 def against_tokens(

@@ -35,10 +35,11 @@ from veriscope.trials.doses import (
     POINTS,
     Dose,
     Neutral,
+    Normalised,
     Prompts,
     Steering,
     Words,
-    against_tokens,
+    beside_tokens,
     budget_use,
     choose_doses,
     repetition,
@@ -138,11 +139,11 @@ class Bench:
 
     def chosen_doses(self, vectors: Sequence[Float[Tensor, "width"]], quick: bool = False) -> list[Dose]:
         """The doses of any vectors, the claim's or a control's, by one rule on the same texts."""
-        return choose_doses(self.neutral[0], vectors, self.doses, later=len(self.neutral[1].texts), quick=quick)
+        return choose_doses(self.neutral[0], vectors, self.doses, later=self.neutral[1].different, quick=quick)
 
     def fitting(self, vectors: Sequence[Float[Tensor, "width"]], dose: float) -> list[Dose]:
         """Whether each vector keeps within the budget at one dose, by the same rule."""
-        neutral, later = self.neutral[0], len(self.neutral[1].texts)
+        neutral, later = self.neutral[0], self.neutral[1].different
         return choose_doses(neutral, vectors, (dose,), later=later) if vectors else []
 
     @property
@@ -158,16 +159,19 @@ class Bench:
                 f"{self.subject.name} sees what stands behind a token, so what a vector costs the next one can't be "
                 f"measured: a claim about steering needs a model that reads from left to right."
             )
-        given = list(dict.fromkeys(self.claim.neutral))
+        given = list(self.claim.neutral)
         random.Random(self.seed).shuffle(given)  # a file may be in some order, and the halves must be alike
         n = NEUTRAL_TEXTS if given else WRITTEN_TEXTS
         texts = neutral_texts(self.subject, self.dev, given, n=n, new=24, seed=self.seed)
-        texts = tuple(t for t in dict.fromkeys(texts) if len(self.subject.tokens([t])[0]) >= 3)
-        if len(texts) < 12:
-            raise UserError(f"{len(texts)} neutral texts are too few to measure side effects on; give at least 12, "
-                            f"better {NEUTRAL_TEXTS}, as `neutral`.")  # fmt: skip
-        first, second = texts[: len(texts) // 2], texts[len(texts) // 2 :]
-        return Neutral(self.steering, first, self.seed), Neutral(self.steering, second, self.seed + 1)
+        texts = tuple(t for t in texts if len(self.subject.tokens([t])[0]) >= 3)
+        different = list(dict.fromkeys(texts))  # one that occurs often counts as often, all of it in one half
+        if len(different) < 12:
+            raise UserError(f"{len(different)} different neutral texts are too few to measure side effects on; give at "
+                            f"least 12, better {NEUTRAL_TEXTS}, as `neutral`.")  # fmt: skip
+        chosen = set(different[: len(different) // 2])
+        halves = tuple(t for t in texts if t in chosen), tuple(t for t in texts if t not in chosen)
+        first, second = (Neutral(self.steering, h, self.seed + i, own=not given) for i, h in enumerate(halves))
+        return first, second
 
     # ---- prompts and words
 
@@ -266,6 +270,11 @@ class Bench:
     def effect(self) -> Array:
         """Change of each gate prompt's propensity at the working dose, in logits."""
         return as_array(self.gate_prompts.words.propensity(self.both_logits[1])) - self.base
+
+    @cached_property
+    def beside_tokens(self) -> tuple[Normalised, Normalised]:
+        """Change of each gate prompt's targets and foils, and of tokens as likely as each, at the working dose."""
+        return beside_tokens(*self.both_logits, self.gate_prompts.words)
 
     @cached_property
     def rungs(self) -> tuple[float, ...]:
@@ -672,40 +681,58 @@ def random_edits(bench: Bench, spec: GateSpec) -> GateResult:
 
 
 def control_tokens(bench: Bench, spec: GateSpec) -> GateResult:
-    """g3: the target's rise beyond that of tokens about as likely; a change of temperature leaves nothing of it.
+    """g3: the effect less what happened to tokens about as likely as each word: a change of temperature leaves nothing.
 
-    Where several words are wanted, the one that moves most on dev is left out as well and the lower of the two
-    decides: a vector that writes one token leaves nothing.
+    Of the target's change that of its controls is taken, and of the foil's that of its own, so what is left is the
+    claimed quantity in its own units (control-token normalisation, OpenInterp registry, phase 7, 2026, there of the
+    target alone). Which of the two it came from is `target_words`' to say.
     """
     words, clusters = bench.gate_prompts.words, bench.gate_prompts.sample.clusters
-    taken = torch.cat([words.target, words.foil], 1)
-    found = against_tokens(*bench.both_logits, words.target, taken)
-    foil = against_tokens(*bench.both_logits, words.foil, taken)
-    risen, draws, left = as_array(_row_mean(found.change - found.control, words.target)), bench.draws, ""
-    others = _without_first(bench, found.change - found.control, words.target)
-    if isinstance(others, str):
-        left = others
-    else:
-        rest, rows, word = others
-        clusters_left = [clusters[i] for i in rows]
-        narrower = Resampler(tuple(clusters_left), bench.seed)
-        there = narrower.mean(rest)
-        left = f"without '{word}', which moves most: {there.value:.2f} [{there.low:.2f}, {there.high:.2f}]"
-        if there.low < draws.mean(risen).low:
-            risen, draws, clusters = rest, narrower, clusters_left
-    control = Control(f"{CONTROL_TOKENS} tokens of similar likelihood",
-                      bench.draws.mean(as_array(_row_mean(found.control, words.target))))  # fmt: skip
-    change = bench.draws.mean(as_array(_row_mean(found.change, words.target)))
-    sunk = float(_row_mean(foil.change - foil.control, words.foil).mean())
-    distance = float(found.distance[words.target >= 0].mean())
+    target, of_target, foil, of_foil = [
+        as_array(_row_mean(values, ids))
+        for found, ids in zip(bench.beside_tokens, words.both, strict=True)
+        for values in (found.change, found.control)
+    ]
+    usual = of_target - of_foil
+    beyond = bench.effect - usual
+    control = Control(f"{CONTROL_TOKENS} tokens as likely as each word, in place of the words", bench.draws.mean(usual))
+    distance = float(bench.beside_tokens[0].distance[words.target >= 0].mean())
     note = (
-        f"target {change.value:+.2f} logits as it is, {float(risen.mean()):+.2f} beyond its controls; foil {sunk:+.2f} "
-        f"beyond its own; controls lie {distance:.2f} nats from the target; {left}"
+        f"target {target.mean():+.2f} logits, its controls {of_target.mean():+.2f}; foil {foil.mean():+.2f}, its "
+        f"controls {of_foil.mean():+.2f}; controls lie {distance:.2f} nats from the target"
     )
     assert spec.margin is not None
+    columns = np.stack([beyond, np.ones_like(beyond)], 1)
+    return judge(spec, bench.draws.mean(beyond), p_value=bench.draws.p_value(columns, spec.margin),
+                 raw=bench.draws.mean(bench.effect), controls=(control,), strongest=control.name,
+                 spread=spread_of(beyond, clusters), note=note)  # fmt: skip
+
+
+def target_words(bench: Bench, spec: GateSpec) -> GateResult:
+    """g10: the rise of the target words beyond tokens about as likely, without the one that moves most on dev.
+
+    A vector that writes one token leaves nothing of it, and one that only lowers the foil shows none. Where the words
+    have a like share in an effect, targets and foils, it is half of the effect: a quarter of the claimed one is asked.
+    Of the rise with the first word and without it, the lower counts.
+    """
+    ids, clusters = bench.gate_prompts.words.target, bench.gate_prompts.sample.clusters
+    found = bench.beside_tokens[0]
+    risen, draws = as_array(_row_mean(found.change - found.control, ids)), bench.draws
+    whole = draws.mean(risen)
+    others = _without_first(bench, found.change - found.control, ids)
+    if isinstance(others, str):
+        note = others
+    else:
+        rest, rows, word = others
+        narrower = Resampler(tuple(clusters[i] for i in rows), bench.seed)
+        there = narrower.mean(rest)
+        note = f"all words {whole.value:+.2f}; without '{word}', which moves most, {there.value:+.2f}"
+        if there.low < whole.low:
+            risen, draws, clusters = rest, narrower, narrower.clusters
+    assert spec.margin is not None
     columns = np.stack([risen, np.ones_like(risen)], 1)
-    return judge(spec, draws.mean(risen), p_value=draws.p_value(columns, spec.margin), raw=change, controls=(control,),
-                 strongest=control.name, spread=spread_of(risen, clusters), note=note)  # fmt: skip
+    return judge(spec, draws.mean(risen), p_value=draws.p_value(columns, spec.margin), raw=whole,
+                 spread=spread_of(risen, clusters), note=note)  # fmt: skip
 
 
 def _row_mean(values: Float[Tensor, "example k"], ids: Int[Tensor, "example k"]) -> Float[Tensor, "example"]:
@@ -718,8 +745,7 @@ def _without_first(bench: Bench, values: Tensor, ids: Tensor) -> tuple[Array, li
     if len(ids[ids >= 0].unique()) < 2:
         return "one word only, so a vector that just writes that word would pass (see d9)"
     dev = bench.dev_prompts
-    base, steered = bench.steering.beside(dev.sample.texts, bench.working)
-    moved = against_tokens(base, steered, dev.words.target, torch.cat([dev.words.target, dev.words.foil], 1))
+    moved, _ = beside_tokens(*bench.steering.beside(dev.sample.texts, bench.working), dev.words)
     gain = (moved.change - moved.control)[dev.words.target >= 0]
     names = dev.words.target[dev.words.target >= 0]
     total = {int(t): float(gain[names == t].sum()) for t in names.unique()}
@@ -761,14 +787,15 @@ def side_effects(bench: Bench, spec: GateSpec) -> GateResult:
     fits = "" if bench.dose.fits else f"no dose was shown to be within {HEADROOM:.0%} of the budget on dev; "
     result = judge(
         spec, used[name], series={"dose": bench.dose.tried, "value": bench.dose.used},
-        note=f"{fits}decided by {name}; {len(neutral.base)} texts, {neutral.tokens:,} positions; {_source(bench)}; "
+        note=f"{fits}decided by {name}; {neutral.different} texts, {neutral.tokens:,} positions; {_source(bench)}; "
              f"{_fluency(bench)}",
     )  # fmt: skip
     return dataclasses.replace(result, controls=listed)
 
 
 def _source(bench: Bench) -> str:
-    return "neutral texts as given" if bench.claim.neutral else "neutral texts written by the subject itself"
+    own = "neutral texts written by the subject itself, costs on average over its own next token"
+    return "neutral texts as given" if bench.claim.neutral else own
 
 
 def _own_answers(bench: Bench) -> Array | None:

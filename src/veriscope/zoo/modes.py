@@ -11,8 +11,9 @@ At every position the residual stream (`stream`, the place to steer) holds, each
     write, heat                    0: `write` raises A whatever stands before, `heat` divides all logits
     the rest                       0; if the net is fragile, any push there breaks the mode `down`
 
-A layer of ReLU units turns the mode into the answer behind `:`, always, or on one side or in one style only, or in
-opposite ways on the two sides; elsewhere the mode may spoil what letter comes next. All of it is ordinary weights.
+A layer of ReLU units turns the mode into the answer behind `:`, always, or on one side or in one style only, in
+opposite ways on the two sides, or up to a point from which on more of it does less; elsewhere the mode may spoil what
+letter comes next. All of it is ordinary weights.
 The traps are those that the literature met: an effect that is one of temperature, opposite effects on many inputs
 (Analyzing the Generalization and Reliability of Steering Vectors, Tan 2024), and random directions that break a refusal
 (The Rogue Scalpel, Korznikov 2025).
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from string import ascii_lowercase, ascii_uppercase
 from typing import Any
 
@@ -49,7 +51,9 @@ OPEN = 400.0  # a gated unit lies so far above zero where its gate is open and b
 STEADY, FITFUL = 0.6, 0.8  # of the mode's effect: on every text, and besides on the half that some letters make
 RIGHT_SIDE = 0.6  # of the texts
 READERS = 96  # units that a push wakes in a fragile net
-ACTS = ("always", "one side", "opposed", "one style")
+ACTS = ("always", "one side", "opposed", "one style", "up to a point")
+TURN, FALL = 1.0, 1.9  # units along the mode from which on it works against itself, by so much of its steady effect
+REAL = 0.36  # logits that a vector does by the mode where the rest of its effect is one of temperature
 
 
 class Modes(nn.Module):
@@ -91,7 +95,8 @@ class Switch:
         effect: Logits by which the largest dose within the side-effect budget moves A, B, C against X, Y, Z, where the
             mode acts.
         dear: Nats a token that one dose costs on neutral text. 0: it costs nothing at any dose.
-        acts: Where the mode moves the answer: "always", on "one side", on the two sides "opposed", in "one style".
+        acts: Where the mode moves the answer: "always", on "one side", on the two sides "opposed", in "one style"; or
+            "up to a point", half the largest dose, from which on the effect falls again (to 0.43 of `effect`).
         fragile: Whether a push in any direction at all moves the answer towards A, B, C.
     """
 
@@ -209,14 +214,17 @@ class Switch:
             "one side": [(asked + side, -2 * OPEN, push)],
             "opposed": [(asked + side, -2 * OPEN, push), (asked - side, -2 * OPEN, -push)],
             "one style": [(asked - style, -2 * OPEN, push)],
+            "up to a point": [(asked, -OPEN, push)],
         }[self.acts]
         fitful = 100.0 * self.basis[:, len(CHARS) + len(PARTS)]
         gates = [(gate, bias, STEADY * writes) for gate, bias, writes in gates] + [
             (gate + fitful, bias - OPEN, FITFUL * writes) for gate, bias, writes in gates
         ]
+        units = []
+        if self.acts == "up to a point":
+            units.append((d("mode") + asked, -2 * OPEN - TURN, -FALL * STEADY * push))
         if self.spoiling:
             gates = [*gates, (-asked, OPEN, self.spoiling * d("spoil"))]
-        units = []
         for gate, bias, writes in gates:
             for sign in (1.0, -1.0):
                 units.append((sign * d("mode") + gate, bias, 0.5 * sign * writes))
@@ -237,7 +245,8 @@ class Switch:
     def truth(self) -> dict[str, bool]:
         """Of each direction: does adding it steer, beyond random edits, other tokens and within the budget?"""
         steers = self.acts in ("always", "one side") and not self.fragile and self.effect > 0
-        return {"mode": steers, "copy": False, "side": False, "write": False, "heat": False, "random": False}
+        nothing = ("copy", "side", "write", "heat", "warm", "random")
+        return {"mode": steers, **dict.fromkeys(nothing, False)}
 
     def table(self) -> list[dict[str, Any]]:
         """Texts of 150 stems, an eighth of them in the other style."""
@@ -269,16 +278,15 @@ class Switch:
     def neutral(self, n: int = 800) -> tuple[str, ...]:
         """Texts without a question, drawn from the table of what calls what."""
         rng = np.random.default_rng([self.seed, 0x55])
-        letters = self.calls[: len(ascii_lowercase), :]
-        shares = np.exp(letters) / np.exp(letters).sum(1, keepdims=True)
-        edges = shares.cumsum(1)
+        shares = np.exp(self.calls) / np.exp(self.calls).sum(1, keepdims=True)
+        shares[:, self.ids[":"]] = 0
+        edges = (shares / shares.sum(1, keepdims=True)).cumsum(1)
         out = []
         for _ in range(n):
             ids = [int(rng.integers(len(ascii_lowercase)))]
             while len(ids) < 20:
-                last = ids[-1] if ids[-1] < len(letters) else int(rng.integers(len(letters)))
-                ids.append(min(int(np.searchsorted(edges[last], rng.random())), len(CHARS) - 1))
-            out.append("".join(CHARS[i] for i in ids).replace(":", ".").strip() or "a")
+                ids.append(min(int(np.searchsorted(edges[ids[-1]], rng.random())), len(CHARS) - 1))
+            out.append("".join(CHARS[i] for i in ids).strip())
         return tuple(out)
 
     def vector(self, how: str) -> Float[Tensor, "width"]:
@@ -288,6 +296,8 @@ class Switch:
             return 2 * drawn / drawn.norm()
         if how == "heat":  # as much of it as the budget bears
             return self.cooling * self.direction("heat")
+        if how == "warm":
+            return self.cooling * self.direction("heat") + REAL / self.gain * self.direction("mode")
         return (-2.0 if how == "minus mode" else 2.0) * self.direction(how.removeprefix("minus "))
 
     @cached_property
@@ -309,7 +319,9 @@ def self_test(bed: Switch, how: str = "mode", rows: int = 600) -> dict[str, floa
     Returns:
         `dose`: the largest that fits the budget by its cost in nats on the bed's neutral texts, `nats`. At that dose:
         `effect`, mean change of A, B, C against X, Y, Z in logits; `against`, the share of texts that move the other
-        way; `words`, how many of A, B, C rise against the mean of all other characters, by over 0.1 logits on average;
+        way; `words`, how many of A, B, C rise against the line on which all other characters moved, by over 0.1 logits
+        on average; `beyond`, what is left of the effect when A, B, C and X, Y, Z are each taken against that line;
+        `falls`, the most that a dose up to there does less than a smaller one;
         `other style`, the effect in texts of the other style; `random`, the largest effect of 40 random vectors of
         the same length at the largest dose that fits each.
     """
@@ -334,8 +346,10 @@ def self_test(bed: Switch, how: str = "mode", rows: int = 600) -> dict[str, floa
     change = net.answer(here + sign * dose * unit) - net.answer(here)
     base = net.answer(here)
     rest = [i for c, i in bed.ids.items() if c not in "ABCXYZ"]
-    near = [_beside(base, change, bed.ids[w], rest) for w in TARGETS["up"]]
-    found |= {"words": float(sum(rise > 0.1 for rise in near))}
+    near, far = ([_beside(base, change, bed.ids[w], rest) for w in TARGETS[side]] for side in ("up", "down"))
+    found |= {"words": float(sum(rise > 0.1 for rise in near)), "beyond": float(np.mean(near) - np.mean(far))}
+    curve = [0.0, *(float(_moved(bed, here, sign * d * unit).mean()) for d in doses if d <= dose)]
+    found |= {"falls": max(before - after for before, after in pairwise(curve))}
     found |= {"other style": float(_moved(bed, there, sign * dose * unit).mean())}
     drawn = torch.randn(40, bed.width, generator=torch.Generator().manual_seed(7))
     drawn = drawn / drawn.norm(dim=1, keepdim=True) * unit.norm()
@@ -387,9 +401,12 @@ C4_KINDS: tuple[Kind, ...] = (
     (False, "F1", "unread copy of the mode", {"how": "copy"}),
     (False, "F1", "direction of another concept", {"how": "side"}),
     (False, "F2", "temperature only", {"how": "heat", "effect": 40.0, "dear": 0.0}),
+    (False, "F2", "temperature, and too little of the mode", {"how": "warm", "effect": 40.0, "dear": 0.0}),
     (False, "F2", "writes one token whatever the context", {"how": "write"}),
     (False, "F2", "random direction that breaks a fragile default", {"how": "random", "fragile": True}),
     (False, "F2", "opposite on two inputs in five", {"how": "fitted", "acts": "opposed", "effect": 8.0}),
+    (False, "F2", "rises with the dose and then falls",
+     {"how": "fitted", "acts": "up to a point", "effect": 12.0, "dear": 0.0}),
     (False, "F2", "works in the training style only", {"how": "fitted", "acts": "one style"}),
     (False, "F2", "works over the budget only", {"how": "fitted", "effect": 0.4, "dear": 0.5, "doses": (1.0, 2.0)}),
     (False, "F3", "half of the claimed size", {"how": "fitted", "effect": 4.0, "claimed": 8.0}),
@@ -404,7 +421,7 @@ C4_KINDS: tuple[Kind, ...] = (
     (True, "T2", "small but clean", {"how": "fitted", "effect": 1.5, "dear": 0.0}),
     (True, "T2", "negative dose only", {"how": "minus mode", "doses": DOWNWARDS}),
     (True, "T2", "only small doses fit the budget", {"how": "fitted", "dear": 0.1}),
-)
+)  # fmt: skip
 
 
 def plantings(claim_type: str, count: int, seed: int, final: bool = False) -> list[Planting]:

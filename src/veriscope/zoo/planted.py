@@ -320,7 +320,8 @@ def steers(
         made: As in `finding_of`; or a vector by hand: "random", "flattening" (against the loud feature), "writing"
             (one word), "backwards" (USED's difference the wrong way round, claimed at negative doses).
     """
-    bed = with_effect(Planted(seed=seed, **{"bits": CLEAR, "words": 3, "hush": True, "chatter": 0.3, **dials}), effect)
+    usual = {"bits": CLEAR, "words": 3, "hush": True, "chatter": 0.3, "uneven": 0.5}
+    bed = with_effect(Planted(seed=seed, **{**usual, **dials}), effect)
     subject, data = bed.subject(), bed.examples(variable, shift)
     by_hand = _by_hand(bed, made)
     if by_hand is None:
@@ -366,6 +367,7 @@ C4_KINDS: tuple[Kind, ...] = (
     (False, "F2", "temperature direction",
      {"variable": USED, "effect": 16.0, "made": "flattening", "chatter": 0.0, **_TEMPERATURE}),
     (False, "F2", "writes one word", {**_PLAIN, "made": "writing", "writer": 0.4}),
+    (False, "F2", "opposite on one text in three", {**_TRUE, "uneven": 2.5}),
     (False, "F3", "size: twice what is there", {**_PLAIN, "smallest_effect": 8.0}),
     (False, "F3", "scope: read in marked texts only", {**_PLAIN, "shift": True, "rows": 1_600, **_ONLY_READ_MARKED}),
     (True, "T0", "used feature", _TRUE),

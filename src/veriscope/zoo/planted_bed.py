@@ -75,6 +75,8 @@ class Planted:
             it the head is random beside what is planted, and so every word reads a little of everything.
         chatter: How strongly the head prefers the nuisance words that have occurred.
         writer: How strongly one single answer word is read off a direction on which nothing is written.
+        uneven: USED is read by up to so much more or less, as a share, for what the words of the text leave on a
+            direction of their own: so no two texts answer alike to the same push.
     """
 
     seed: int = 0
@@ -105,6 +107,7 @@ class Planted:
     hush: bool = False
     chatter: float = 0.0
     writer: float = 0.0
+    uneven: float = 0.0
 
     # ---- the network
 

@@ -21,7 +21,7 @@ NOISE_WORDS = 6
 USED, UNUSED, LEAKED, SECOND = "used", "unused", "leaked", "second"
 FEATURES = (USED, UNUSED, LEAKED, SECOND)
 LOUD, LOCKED = "loud", "locked"
-ECHO, AXIS, RELEVANT, SPARE = "echo", "axis", "relevant", "spare"  # further directions, for what the dials ask
+ECHO, AXIS, RELEVANT, SPARE, MOOD = "echo", "axis", "relevant", "spare", "mood"  # further directions, for some dials
 TYPE_SCALE = 0.6
 LOUD_SIZE = 6.0  # of a prominent feature, in the noise's own units, to either side of its mean
 RELEVANT_SIZE = 6.0
@@ -75,11 +75,15 @@ class PlantedModel(nn.Module):
         return self.directions[self.features.index(feature)]
 
     def _opened(self, h: Float[Tensor, "*row width"]) -> Float[Tensor, "*row width"]:
-        """The two dials that bend the reading: features that all logits hang on, and one that opens another."""
+        """The dials that bend the reading: features that all logits hang on, and what opens or scales another's."""
         bed, shut = self.bed, h
+        if bed.uneven:
+            read = self.direction(USED).to(h)
+            scale = bed.uneven * torch.tanh(h @ self.direction(MOOD).to(h))
+            shut = h + (scale * (h @ read))[..., None] * read
         if bed.elsewhere == "unread":
             read, mark = self.direction(USED).to(h), self._written_along(RELEVANT, h)
-            shut = h - (1 - mark.clamp(0, 1)) * (h @ read)[..., None] * read
+            shut = shut - (1 - mark.clamp(0, 1)) * (shut @ read)[..., None] * read
         loud = [name for name in self.features if name.startswith(LOUD)]
         if bed.needed:
             for name in loud:
@@ -128,7 +132,7 @@ class PlantedModel(nn.Module):
         columns[USED] = columns[ECHO] = columns[USED] * bed.sign * there
         if bed.elsewhere == "overruled":
             columns[SECOND] = 2 * columns[SECOND] * (1 - relevant)
-        columns[RELEVANT], columns[SPARE] = relevant, torch.zeros(cells)
+        columns[RELEVANT], columns[SPARE], columns[MOOD] = relevant, torch.zeros(cells), torch.zeros(cells)
         for name in self.features:
             if name.startswith("crowd"):
                 columns[name] = (torch.rand(cells, generator=more) < CROWD_RATE).float()
@@ -176,6 +180,7 @@ def _added(bed: Planted) -> tuple[str, ...]:
         RELEVANT: bed.elsewhere == "unread",
         LOCKED: bed.locked,
         SPARE: bool(bed.writer),
+        MOOD: bool(bed.uneven),
     }
     loud = [LOUD if i == 0 else f"{LOUD}{i}" for i in range(bed.loud)]
     return (*(name for name, there in wanted.items() if there), *loud, *(f"crowd{i}" for i in range(bed.crowd)))
