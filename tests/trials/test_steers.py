@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
 
 from veriscope.claims.steers import BATTERY, Steers
 from veriscope.errors import UserError
@@ -20,7 +20,7 @@ from veriscope.ledger import Ledger, use
 from veriscope.methods import MeanDifference
 from veriscope.subjects import Subject, WordReader, load
 from veriscope.trials.decide import decide
-from veriscope.trials.doses import NATS, Neutral, Steering, Words, against_tokens, choose_doses, repetition
+from veriscope.trials.doses import NATS, Neutral, Steering, Words, _scored, against_tokens, choose_doses, repetition
 from veriscope.trials.evidence import Verdict, from_plain, to_plain
 from veriscope.trials.judge import Effort
 from veriscope.trials.statistics import Resampler
@@ -46,7 +46,8 @@ class Bed(nn.Module):
     """Each filler calls the next one; behind "feels" come mood words. Every part of the residual does one thing.
 
     `residual` holds the token's own place and, summed over the prompt so far, mood, parity and template; the other
-    parts are 0 until something is added there. `kind` is "plain", "fragile" (any push breaks it) or "locked".
+    parts are 0 until something is added there. `kind` is "plain", "fragile" (any push breaks it), "sharp" (sure
+    of the bad words) or "locked".
     """
 
     def __init__(self, kind: str = "plain") -> None:
@@ -61,7 +62,8 @@ class Bed(nn.Module):
         for word in (*MOODS, *PARITIES, *TEMPLATES, *GOOD, *BAD):
             calls[ID[word], int(torch.randint(len(FILLERS), (1,), generator=rng))] = 7.0
         calls[ID["feels"]] = torch.linspace(0, 4, V)[torch.randperm(V, generator=rng)]
-        calls[ID["feels"], [ID[w] for w in (*GOOD, *BAD)]] = torch.tensor([2.5, 2.0, 3.5, 3.0])
+        worse = 6.0 * (kind == "sharp")
+        calls[ID["feels"], [ID[w] for w in (*GOOD, *BAD)]] = torch.tensor([2.5, 2.0, 3.5 + worse, 3.0 + worse])
         self.calls, self.noise = nn.Parameter(calls), nn.Parameter(noise)
         with torch.no_grad():
             self.embed.weight.zero_()
@@ -228,13 +230,13 @@ def test_a_vector_made_for_the_other_class_is_subtracted(subject, data):
 
 TRAPS = {
     "suppresses the foil only": ({"foil": 1.0}, {}, {"g10"}),
-    "changes the temperature": ({"temperature": 1.0}, {"doses": (0.25, 0.5)}, {"g2", "g3", "g10"}),
+    "changes the temperature": ({"temperature": 1.0}, {"doses": (0.25, 0.5)}, {"g2", "g3", "g5", "g10"}),
     "writes one token": ({"writer": 1.0}, {"doses": (0.25, 0.5)}, {"g2", "g10"}),
     "opposite on two prompts in five": ({"half": 2.0}, {}, {"g4"}),
     "works in the training templates only": ({"trained": 2.0}, {}, {"f7"}),
     "costs more than it may": ({"costly": 1.0}, {"doses": (1.0,)}, {"g5"}),
     "rises and then falls": ({"bump": 2.0}, {"doses": (0.25, 0.5, 1.0)}, {"g1"}),
-    "claims too much": ({"mood": 2.0}, {"smallest_effect": 20.0}, {"g1"}),
+    "claims too much": ({"mood": 2.0}, {"smallest_effect": 20.0}, {"g1", "g2", "g3", "g10"}),
 }
 
 
@@ -249,6 +251,13 @@ def test_a_trap_is_refuted_by_the_gates_that_are_there_for_it(subject, data, tra
     assert without(verdict, by) == "SUPPORTED", "the gates named carry the weight alone"
 
 
+def test_every_deciding_gate_has_a_trap_that_no_other_holds_back():
+    """So a gate that is forced to pass makes a test of its own fail; g2's and g3's have beds of their own below."""
+    alone = {next(iter(by)) for _, _, by in TRAPS.values() if len(by) == 1}
+
+    assert alone | {"g2", "g3"} == {s.gate for s in BATTERY if s.role in ("gate", "falsifier")}
+
+
 def test_a_random_push_that_breaks_the_behaviour_does_no_more_than_other_random_pushes(data):
     fragile = bed("fragile")
 
@@ -257,6 +266,16 @@ def test_a_random_push_that_breaks_the_behaviour_does_no_more_than_other_random_
     assert verdict.word == "REFUTED" and outcomes(verdict)["g2"] == "fail"
     assert outcomes(verdict)["g1"] == "pass" and gate(verdict, "g2").strongest == "random vector"
     assert without(verdict, {"g2"}) == "SUPPORTED"
+
+
+def test_a_true_effect_under_the_smallest_one_that_temperature_makes_up_for_is_refuted(data):
+    sharp = bed("sharp")
+
+    verdict = tried(along(sharp, data, temperature=1.0, mood=1.8), sharp, data, doses=(0.1,))
+
+    assert verdict.word == "REFUTED" and failing(verdict) - {"r6"} == {"g3"}, outcomes(verdict)
+    assert gate(verdict, "g1").estimate.value > 1 > 0.4 > gate(verdict, "g3").estimate.value > 0.25
+    assert without(verdict, {"g3"}) == "SUPPORTED"
 
 
 def test_the_vector_of_another_concept_does_not_steer(subject, data):
@@ -326,12 +345,67 @@ def test_the_curve_goes_to_both_sides_with_that_of_a_random_edit(true_verdict):
     assert len(series["dose, random"]) == len(series["value, random"])
 
 
+def test_what_is_left_beside_tokens_as_likely_is_in_the_units_of_the_claim(true_verdict):
+    effect, beyond = gate(true_verdict, "g1").estimate.value, gate(true_verdict, "g3")
+
+    (control,) = beyond.controls
+
+    assert beyond.estimate.value == pytest.approx(effect - control.estimate.value, abs=1e-5)
+    assert beyond.raw.value == pytest.approx(effect, abs=1e-5)
+    assert gate(true_verdict, "g10").estimate.value == pytest.approx(effect / 2, rel=0.05)
+
+
 def test_given_neutral_text_is_used_in_place_of_the_subjects_own(subject, data):
     given = tuple(f"w{i} w{i + 1} w{i + 2} w{i + 3} w{i + 4}" for i in range(50))
 
     bench = Bench(claim(along(subject, data, mood=2.0), data, neutral=given), subject, data.dev)
 
     assert set(bench.neutral[0].texts) | set(bench.neutral[1].texts) == set(given)
+
+
+def test_neutral_text_that_comes_often_counts_often_and_stays_in_one_half(subject, data):
+    given = tuple(f"w{i} w{i + 1} w{i + 2} w{i + 3} w{i + 4}" for i in range(20) for _ in range(1 + i % 3))
+
+    halves = Bench(claim(along(subject, data, mood=2.0), data, neutral=given), subject, data.dev).neutral
+
+    assert Counter(t for half in halves for t in half.texts) == Counter(given)
+    assert not set(halves[0].texts) & set(halves[1].texts)
+    assert [half.different for half in halves] == [10, 10]
+
+
+def test_what_steering_costs_on_the_subjects_own_text_is_the_mean_over_many_texts():
+    rng = torch.Generator().manual_seed(0)
+    plain, steered = torch.randn(1, 12, generator=rng), torch.randn(1, 12, generator=rng)
+    drawn = torch.multinomial(plain.softmax(-1)[0], 100_000, replacement=True, generator=rng)
+
+    known = _scored(steered, drawn[:1], plain)[0]
+    drawn_ones = _scored(steered.expand(len(drawn), -1), drawn, None)
+
+    assert known == pytest.approx(drawn_ones.mean(0), abs=4 * drawn_ones.std(0).max() / len(drawn) ** 0.5)
+
+
+def test_own_text_costs_nothing_without_a_vector_and_never_less_with_one(subject, data):
+    bench = Bench(claim(along(subject, data, costly=0.2), data), subject, data.dev)
+
+    neutral = bench.neutral[0]
+
+    assert neutral.own and np.allclose(neutral.cost(None), 0)
+    assert (neutral.cost(bench.unit) > -1e-6).all() and neutral.cost(bench.unit)[:, 0].mean() > 0.01
+
+
+@pytest.mark.parametrize("at", ["all", "last"])
+def test_a_vector_on_own_text_costs_the_divergence_of_the_next_token(subject, data, at):
+    texts = ("tA w1 w2 w3 w4 w5 w6 w7", "tB w9 w8 w7 w6 w5 w4")
+    vector = along(subject, data, costly=0.3).vector
+    everywhere = Steering(subject, "residual", "all").edits(vector)  # the bed's costly part does not look back
+
+    cost = Neutral(Steering(subject, "residual", at), texts, own=True).cost(vector)[:, 0]
+
+    for text, mean in zip(texts, cost, strict=True):
+        p, q = (subject.run([text], edits=e, logits="all").logits[0].log_softmax(-1) for e in ([], everywhere))
+        apart = (p.exp() * (p - q)).sum(-1)[: len(text.split()) - 1]
+        assert float(apart.min()) - 1e-5 <= mean <= float(apart.max()) + 1e-5
+        assert at == "last" or mean == pytest.approx(float(apart.mean()), abs=1e-5)
 
 
 def test_too_little_neutral_text_is_refused(subject, data):
@@ -509,6 +583,22 @@ def test_a_claim_that_cannot_be_tested_is_refused(subject, data, more, message):
         claim(along(subject, data, mood=2.0), data, **more)
 
 
+def test_a_model_that_looks_both_ways_is_refused_before_anything_is_opened(data):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    bert = load(
+        BertForMaskedLM(BertConfig(vocab_size=V, **sizes)).eval(), tokenizer=WordReader(VOCAB), name="both-ways"
+    )
+    site, ledger = "blocks.0.resid_post", Ledger.in_memory()
+    origin = Origin("MeanDifference", {"site": site}, bert.hash, data.hash, "mood", site, "last", 0, 1)
+    made = claim(Change("add", site, "last", origin, vector=torch.ones(32), toward="sunny"), data)
+
+    with pytest.raises(UserError, match=r"both-ways sees what stands behind a token.*reads from left to right"):
+        trial(made, subject=bert, ledger=ledger, effort=EFFORT)
+
+    assert not ledger.rows("look") and not ledger.rows("evidence")
+
+
 def test_an_erasure_cannot_steer(subject, data):
     erased = MeanDifference(site="residual").fit(subject, data.dev).as_change("erase")
 
@@ -532,8 +622,10 @@ def test_the_statement_and_the_card_say_what_is_added_where(subject, data):
 
     assert made.place == "last" and "the last position" in made.statement and "at least 1 logits" in made.statement
     assert made.fields["targets"] == {"sunny": ["good", "great"], "rainy": ["bad", "poor"]}
-    assert next(s for s in made.battery if s.gate == "g1").margin == 1.0
-    assert next(s for s in claim(made.finding, data).battery if s.gate == "g1").margin == 0.5
+    held = {s.gate: s.margin for s in made.battery}
+    assert (held["g1"], held["g2"], held["g3"], held["g10"]) == (1.0, 1.0, 1.0, 0.25)
+    usual = {s.gate: s.margin for s in claim(made.finding, data).battery}
+    assert (usual["g1"], usual["g2"], usual["g3"], usual["g10"]) == (0.5, 0.5, 0.5, 0.125)
 
 
 def test_a_random_direction_is_refuted_where_others_as_strong_keep_within_the_budget_too() -> None:

@@ -99,6 +99,14 @@ class Bench:
     shift: Sample | None = None
     tries: int = 1
 
+    def __post_init__(self) -> None:
+        if not self.subject.causal:
+            raise UserError(
+                f"{self.subject.name} sees what stands behind a token, so what a vector costs the next one can't be "
+                f"measured. A claim about steering needs a model that reads from left to right: load one of those, or "
+                f"ask by `mediates` what the finding does here."
+            )
+
     # ---- the vector and where it goes
 
     @cached_property
@@ -154,11 +162,6 @@ class Bench:
     @cached_property
     def neutral(self) -> tuple[Neutral, Neutral]:
         """Neutral texts for choosing and for the gate, without a text in common."""
-        if not self.subject.causal:
-            raise UserError(
-                f"{self.subject.name} sees what stands behind a token, so what a vector costs the next one can't be "
-                f"measured: a claim about steering needs a model that reads from left to right."
-            )
         given = list(self.claim.neutral)
         random.Random(self.seed).shuffle(given)  # a file may be in some order, and the halves must be alike
         n = NEUTRAL_TEXTS if given else WRITTEN_TEXTS
@@ -584,14 +587,14 @@ def _association(one: Int[np.ndarray, "example"], other: Int[np.ndarray, "exampl
 
 
 def gradient_direction(bench: Bench, spec: GateSpec) -> GateResult:
-    """Rule R5: along the gradient the behaviour must move, at some length up to 3 times the activations' own.
+    """Rule R5: along the gradient the behaviour must move, at some length from 0.1 to 3 times the activations' own.
 
     The gradient is the mean of one half of dev, added to the other half; where the prompts want different words and it
     averages out, each prompt is given its own. If neither moves it, the behaviour is locked at this site and no vector
     could show anything.
     """
     learn, test = bench.dev_prompts.halves()
-    lengths = [share * _activation_norm(bench, test) for share in (0.3, 1.0, 3.0)]
+    lengths = [share * _activation_norm(bench, test) for share in (0.1, 0.3, 1.0, 3.0)]
     draws = Resampler(tuple(test.sample.clusters), bench.seed, draws=1_000)
     mean = bench.steering.gradient(learn).mean(0, keepdim=True).expand(len(test), -1)
     note = f"mean gradient of {len(learn)} dev prompts, added to {len(test)} others"
@@ -601,7 +604,7 @@ def gradient_direction(bench: Bench, spec: GateSpec) -> GateResult:
         result = _pushed(bench, spec, test, own, lengths, draws, "each dev prompt's own gradient")
     if result.outcome == "pass":
         return result
-    return dataclasses.replace(result, note=f"locked: {result.note} moves too little even at 3 activation lengths")
+    return dataclasses.replace(result, note=f"locked: {result.note} moves too little at 0.1 to 3 activation lengths")
 
 
 def _pushed(

@@ -53,7 +53,8 @@ RIGHT_SIDE = 0.6  # of the texts
 READERS = 96  # units that a push wakes in a fragile net
 ACTS = ("always", "one side", "opposed", "one style", "up to a point")
 TURN, FALL = 1.0, 1.9  # units along the mode from which on it works against itself, by so much of its steady effect
-REAL = 0.36  # logits that a vector does by the mode where the rest of its effect is one of temperature
+COOL = 8.0  # how strongly the logits cool along `heat`, so that a short vector does it and a random one no more
+REAL = 0.4  # logits that a vector does by the mode where the rest of its effect is one of temperature
 
 
 class Modes(nn.Module):
@@ -203,7 +204,7 @@ class Switch:
                 net.head.weight[self.ids[word]] += 0.5 * sign * d("push")
         net.head.weight[self.ids["A"]] += d("write")
         net.head.weight += torch.tensor(self.noise, dtype=torch.float32)[:, None] * d("spoil")
-        net.heat.copy_(d("heat"))
+        net.heat.copy_(COOL * d("heat"))
 
     def _units(self) -> list[tuple[Tensor, float, Tensor]]:
         """ReLU units as (reads, bias, writes). Two pass a value on while their gate is open and nothing while shut."""
@@ -295,21 +296,21 @@ class Switch:
             drawn = torch.randn(self.width, generator=torch.Generator().manual_seed(self.seed + 3))
             return 2 * drawn / drawn.norm()
         if how == "heat":  # as much of it as the budget bears
-            return self.cooling * self.direction("heat")
+            return self.cooling / COOL * self.direction("heat")
         if how == "warm":
-            return self.cooling * self.direction("heat") + REAL / self.gain * self.direction("mode")
+            return self.vector("heat") + REAL / self.gain * self.direction("mode")
         return (-2.0 if how == "minus mode" else 2.0) * self.direction(how.removeprefix("minus "))
 
     @cached_property
     def cooling(self) -> float:
-        """The change of temperature that costs 0.6 of the budget."""
+        """The change of temperature that costs 0.4 of the budget, so that twice as much does not fit."""
         before = torch.tensor(self.calls[: len(ascii_lowercase)])
 
         def cost(t: float) -> float:
             p, q = before.log_softmax(-1), (before * np.exp(-t)).log_softmax(-1)
             return float((p.exp() * (p - q)).sum(-1).mean())
 
-        return float(optimize.brentq(lambda t: cost(t) - 0.6 * NATS, 0, 2))
+        return float(optimize.brentq(lambda t: cost(t) - 0.4 * NATS, 0, 2))
 
 
 @torch.no_grad()
@@ -401,7 +402,7 @@ C4_KINDS: tuple[Kind, ...] = (
     (False, "F1", "unread copy of the mode", {"how": "copy"}),
     (False, "F1", "direction of another concept", {"how": "side"}),
     (False, "F2", "temperature only", {"how": "heat", "effect": 40.0, "dear": 0.0}),
-    (False, "F2", "temperature, and too little of the mode", {"how": "warm", "effect": 40.0, "dear": 0.0}),
+    (False, "F2", "temperature, and too little of the mode", {"how": "warm", "effect": 100.0, "dear": 0.0}),
     (False, "F2", "writes one token whatever the context", {"how": "write"}),
     (False, "F2", "random direction that breaks a fragile default", {"how": "random", "fragile": True}),
     (False, "F2", "opposite on two inputs in five", {"how": "fitted", "acts": "opposed", "effect": 8.0}),

@@ -320,7 +320,7 @@ def steers(
         made: As in `finding_of`; or a vector by hand: "random", "flattening" (against the loud feature), "writing"
             (one word), "backwards" (USED's difference the wrong way round, claimed at negative doses).
     """
-    usual = {"bits": CLEAR, "words": 3, "hush": True, "chatter": 0.3, "uneven": 0.5}
+    usual = {"bits": CLEAR, "words": 3, "hush": True, "chatter": 0.3, "uneven": 0.2}
     bed = with_effect(Planted(seed=seed, **{**usual, **dials}), effect)
     subject, data = bed.subject(), bed.examples(variable, shift)
     by_hand = _by_hand(bed, made)
@@ -355,7 +355,8 @@ def _by_hand(bed: Planted, made: str) -> Tensor | None:
 
 
 _PLAIN: dict[str, Any] = {"variable": USED, "effect": 4.0}
-# What a probe's own direction does within the budget is less, and not dialled: true claims are about the mean's.
+# What a probe's own direction does within the budget is less, and not dialled: true claims are about the mean's. Where
+# a mark decides, even that of few rows leans on the mark and turns texts without it round: there it is written down.
 _TRUE = {**_PLAIN, "method_name": "MeanDifference"}
 _ONLY_READ_MARKED = {"marked": True, "elsewhere": "unread"}
 
@@ -367,13 +368,13 @@ C4_KINDS: tuple[Kind, ...] = (
     (False, "F2", "temperature direction",
      {"variable": USED, "effect": 16.0, "made": "flattening", "chatter": 0.0, **_TEMPERATURE}),
     (False, "F2", "writes one word", {**_PLAIN, "made": "writing", "writer": 0.4}),
-    (False, "F2", "opposite on one text in three", {**_TRUE, "uneven": 2.5}),
+    (False, "F2", "opposite on a third of the texts", {**_TRUE, "effect": 8.0, "uneven": 3.0}),
     (False, "F3", "size: twice what is there", {**_PLAIN, "smallest_effect": 8.0}),
     (False, "F3", "scope: read in marked texts only", {**_PLAIN, "shift": True, "rows": 1_600, **_ONLY_READ_MARKED}),
     (True, "T0", "used feature", _TRUE),
     *((True, f"T1x{times:g}", f"at {times:g} times the smallest effect",
        {**_TRUE, "effect": 0.5 * times, "made": "given"}) for times in (0.5, 1, 2, 4)),
-    (True, "T2", "conditional: read in marked texts only", {**_TRUE, **_ONLY_READ_MARKED}),
+    (True, "T2", "conditional: read in marked texts only", {**_TRUE, **_ONLY_READ_MARKED, "made": "given"}),
     (True, "T2", "small and clean", {**_TRUE, "effect": 1.5, "chatter": 0.0}),
     (True, "T2", "negative doses", {**_TRUE, "made": "backwards"}),
     (True, "T2", "superposed: twice as many features as dimensions", {**_TRUE, "crowd": 128}),
