@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from veriscope.ledger import Ledger, use
-from veriscope.trials.doses import HEADROOM, NATS
+from veriscope.trials.doses import HEADROOM, NATS, Neutral, Steering
 from veriscope.trials.judge import Effort
 from veriscope.trials.trial import trial
 from veriscope.zoo.modes import C4_KINDS, Switch, plantings, self_test, steers
@@ -34,9 +34,13 @@ def test_every_trap_is_what_it_is_called(seed: int) -> None:
     heat, write = self_test(Switch(seed=seed, effect=40.0, dear=0.0), "heat"), self_test(plain, "write")
     fragile, opposed = Switch(seed=seed, fragile=True), Switch(seed=seed, acts="opposed", effect=8.0)
     style = self_test(Switch(seed=seed, acts="one style"))
+    warm = self_test(Switch(seed=seed, effect=100.0, dear=0.0, cools=8.0), "warm")
+    falling = self_test(Switch(seed=seed, acts="up to a point", effect=12.0, dear=0.0))
     over = self_test(Switch(seed=seed, effect=0.4, dear=0.5))
 
-    assert heat["effect"] > 0.5 and heat["words"] == 0
+    assert heat["effect"] > 0.5 and heat["words"] == 0 and abs(heat["beyond"]) < 0.01
+    assert warm["effect"] > 1 and 0.3 < warm["beyond"] < 0.45 and warm["words"] == 3
+    assert falling["falls"] > 0.5 and falling["effect"] > 2 and falling["against"] == 0 > self_test(plain)["falls"]
     assert write["effect"] > 0.5 and write["words"] == 1
     broken = self_test(fragile, "random")
     assert broken["effect"] > 0.5 and broken["random"] > broken["effect"]
@@ -97,6 +101,17 @@ def test_plantings_cover_all_grades_and_final_ones_are_others() -> None:
     assert not {dict(p.settings)["seed"] for p in some} & {dict(p.settings)["seed"] for p in last}
     assert all(dict(p.settings)["width"] == 192 for p in last)
     assert plantings("C1", 2, seed=1) == []
+
+
+def test_neutral_texts_are_what_the_network_itself_would_say_next() -> None:
+    bed = Switch(seed=1, dear=0.1)
+    steering, texts = Steering(bed.subject(), "stream", "all"), bed.neutral(800)
+
+    drawn, known = (Neutral(steering, texts, own=own) for own in (False, True))
+
+    assert drawn.base.mean(0) == pytest.approx(known.base.mean(0), abs=0.06)
+    dose = 0.5 * bed.vector("mode")
+    assert drawn.cost(dose)[:, 0].mean() == pytest.approx(known.cost(dose)[:, 0].mean(), abs=0.25 * NATS)
 
 
 @pytest.mark.slow

@@ -37,6 +37,7 @@ from veriscope.zoo.planted_effects import (
     lost,
     lost_beyond_matched,
     self_test,
+    site,
     steered,
     within_budget,
 )
@@ -139,15 +140,30 @@ def test_the_removal_dial_is_what_is_lost_beyond_matched_removals(size: dict[str
     assert lost(bed, USED) + lost(bed, SECOND) == pytest.approx(1, abs=0.1)
 
 
-@pytest.mark.parametrize("effect", [0.25, 1.0, 4.0])
-def test_the_steering_dial_is_the_effect_at_the_largest_dose_within_the_budget(effect: float) -> None:
-    bed = with_effect(Planted(seed=1, bits=CLEAR, rows=500, words=3, hush=True, chatter=0.3), effect)
+@pytest.mark.parametrize("effect, uneven", [(0.25, 0.0), (1.0, 0.0), (4.0, 0.0), (4.0, 0.2)])
+def test_the_steering_dial_is_the_effect_at_the_largest_dose_within_the_budget(effect: float, uneven: float) -> None:
+    dials = {"seed": 1, "bits": CLEAR, "rows": 500, "words": 3, "hush": True, "chatter": 0.3, "uneven": uneven}
+    bed = with_effect(Planted(**dials), effect)
     vector = bed.written(USED)[0]
 
     dose = within_budget(bed, vector)
 
     assert dose == 2
-    assert steered(bed, dose * vector) == pytest.approx(effect, rel=0.01)
+    assert steered(bed, dose * vector) == pytest.approx(effect, rel=0.03 if uneven else 0.01)
+
+
+@pytest.mark.parametrize("uneven, least, most", [(0.0, 0.0, 0.0), (0.2, 0.0, 0.0), (3.0, 0.3, 0.45)])
+def test_where_it_is_read_unevenly_enough_many_texts_turn_the_other_way(
+    uneven: float, least: float, most: float
+) -> None:
+    bed = with_effect(Planted(seed=1, bits=CLEAR, rows=500, words=3, hush=True, uneven=uneven), 4.0)
+    h, _ = site(bed, [row["text"] for row in bed.table()])
+    yes, no = ([bed.vocab[w] for w in bed.answers[value]] for value in (1, 0))
+
+    moved = bed.module.logits(h + bed.written(USED)[0]) - bed.module.logits(h)
+
+    change = moved[:, yes].mean(1) - moved[:, no].mean(1)
+    assert least <= float((change < -0.05).double().mean()) <= most and (float(change.std()) > 0.1) == (uneven > 0)
 
 
 # ---- the claims

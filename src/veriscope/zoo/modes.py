@@ -53,7 +53,6 @@ RIGHT_SIDE = 0.6  # of the texts
 READERS = 96  # units that a push wakes in a fragile net
 ACTS = ("always", "one side", "opposed", "one style", "up to a point")
 TURN, FALL = 1.0, 1.9  # units along the mode from which on it works against itself, by so much of its steady effect
-COOL = 8.0  # how strongly the logits cool along `heat`, so that a short vector does it and a random one no more
 REAL = 0.4  # logits that a vector does by the mode where the rest of its effect is one of temperature
 
 
@@ -99,6 +98,8 @@ class Switch:
         acts: Where the mode moves the answer: "always", on "one side", on the two sides "opposed", in "one style"; or
             "up to a point", half the largest dose, from which on the effect falls again (to 0.43 of `effect`).
         fragile: Whether a push in any direction at all moves the answer towards A, B, C.
+        cools: How strongly one unit along `heat` divides all logits, as a logarithm: the larger, the shorter the vector
+            that does it, and the less do others of its length.
     """
 
     seed: int = 0
@@ -106,6 +107,7 @@ class Switch:
     dear: float = 0.4 * NATS
     acts: str = "always"
     fragile: bool = False
+    cools: float = 1.0
     width: int = 256
     rows: int = 1_000
 
@@ -204,7 +206,7 @@ class Switch:
                 net.head.weight[self.ids[word]] += 0.5 * sign * d("push")
         net.head.weight[self.ids["A"]] += d("write")
         net.head.weight += torch.tensor(self.noise, dtype=torch.float32)[:, None] * d("spoil")
-        net.heat.copy_(COOL * d("heat"))
+        net.heat.copy_(self.cools * d("heat"))
 
     def _units(self) -> list[tuple[Tensor, float, Tensor]]:
         """ReLU units as (reads, bias, writes). Two pass a value on while their gate is open and nothing while shut."""
@@ -296,7 +298,7 @@ class Switch:
             drawn = torch.randn(self.width, generator=torch.Generator().manual_seed(self.seed + 3))
             return 2 * drawn / drawn.norm()
         if how == "heat":  # as much of it as the budget bears
-            return self.cooling / COOL * self.direction("heat")
+            return self.cooling / self.cools * self.direction("heat")
         if how == "warm":
             return self.vector("heat") + REAL / self.gain * self.direction("mode")
         return (-2.0 if how == "minus mode" else 2.0) * self.direction(how.removeprefix("minus "))
@@ -402,7 +404,8 @@ C4_KINDS: tuple[Kind, ...] = (
     (False, "F1", "unread copy of the mode", {"how": "copy"}),
     (False, "F1", "direction of another concept", {"how": "side"}),
     (False, "F2", "temperature only", {"how": "heat", "effect": 40.0, "dear": 0.0}),
-    (False, "F2", "temperature, and too little of the mode", {"how": "warm", "effect": 100.0, "dear": 0.0}),
+    (False, "F2", "temperature, and too little of the mode",
+     {"how": "warm", "effect": 100.0, "dear": 0.0, "cools": 8.0}),
     (False, "F2", "writes one token whatever the context", {"how": "write"}),
     (False, "F2", "random direction that breaks a fragile default", {"how": "random", "fragile": True}),
     (False, "F2", "opposite on two inputs in five", {"how": "fitted", "acts": "opposed", "effect": 8.0}),
