@@ -34,7 +34,7 @@ def test_every_trap_is_what_it_is_called(seed: int) -> None:
     heat, write = self_test(Switch(seed=seed, effect=40.0, dear=0.0), "heat"), self_test(plain, "write")
     fragile, opposed = Switch(seed=seed, fragile=True), Switch(seed=seed, acts="opposed", effect=8.0)
     style = self_test(Switch(seed=seed, acts="one style"))
-    warm = self_test(Switch(seed=seed, effect=100.0, dear=0.0, cools=8.0), "warm")
+    warm = self_test(Switch(seed=seed, effect=200.0, dear=0.0, cools=8.0), "warm")
     falling = self_test(Switch(seed=seed, acts="up to a point", effect=12.0, dear=0.0))
     over = self_test(Switch(seed=seed, effect=0.4, dear=0.5))
 

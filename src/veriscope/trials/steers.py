@@ -587,14 +587,14 @@ def _association(one: Int[np.ndarray, "example"], other: Int[np.ndarray, "exampl
 
 
 def gradient_direction(bench: Bench, spec: GateSpec) -> GateResult:
-    """Rule R5: along the gradient the behaviour must move, at some length from 0.1 to 3 times the activations' own.
+    """Rule R5: along the gradient the behaviour must move, at some length from 0.03 to 3 times the activations' own.
 
     The gradient is the mean of one half of dev, added to the other half; where the prompts want different words and it
     averages out, each prompt is given its own. If neither moves it, the behaviour is locked at this site and no vector
     could show anything.
     """
     learn, test = bench.dev_prompts.halves()
-    lengths = [share * _activation_norm(bench, test) for share in (0.1, 0.3, 1.0, 3.0)]
+    lengths = [share * _activation_norm(bench, test) for share in (0.03, 0.1, 0.3, 1.0, 3.0)]
     draws = Resampler(tuple(test.sample.clusters), bench.seed, draws=1_000)
     mean = bench.steering.gradient(learn).mean(0, keepdim=True).expand(len(test), -1)
     note = f"mean gradient of {len(learn)} dev prompts, added to {len(test)} others"
@@ -604,7 +604,7 @@ def gradient_direction(bench: Bench, spec: GateSpec) -> GateResult:
         result = _pushed(bench, spec, test, own, lengths, draws, "each dev prompt's own gradient")
     if result.outcome == "pass":
         return result
-    return dataclasses.replace(result, note=f"locked: {result.note} moves too little at 0.1 to 3 activation lengths")
+    return dataclasses.replace(result, note=f"locked: {result.note} moves too little at 0.03 to 3 activation lengths")
 
 
 def _pushed(
@@ -627,25 +627,28 @@ def _means(moved: Float[Tensor, "row example"]) -> tuple[float, ...]:
 
 
 def dose_response(bench: Bench, spec: GateSpec) -> GateResult:
-    """g1: the effect at the working dose; and no step of the mean curve up to it may be shown to fall."""
+    """g1: the effect at the working dose; and no step of the mean curve up to it may be shown to fall.
+
+    Where one is shown to, the largest fall is what is held against the margin: it is then the claim's weakest part.
+    """
     steps = np.diff(bench.curve, axis=1)
     falls = [bench.draws.mean(steps[:, i]) for i in range(steps.shape[1])]
     fallen = [i for i, e in enumerate(falls) if e.high < 0 and e.value < -AGAINST]
-    slope = bench.draws.mean(bench.slopes)
-    columns = np.stack([bench.effect, np.ones_like(bench.effect)], 1)
-    assert spec.margin is not None
+    worst = min(fallen, key=lambda i: falls[i].value, default=None)
+    held = bench.effect if worst is None else steps[:, worst]
+    why = ""
+    if worst is not None:
+        low, high = bench.rungs[worst : worst + 2]
+        why = f"not monotone: from dose {low:g} to {high:g} it falls by {-falls[worst].value:.2f}, which is held here; "
     fit = "" if bench.dose.fits else "; NO dose was shown to be within the side-effect budget"
-    result = judge(
-        spec, bench.draws.mean(bench.effect), p_value=bench.draws.p_value(columns, spec.margin),
-        raw=slope, spread=spread_of(bench.effect, bench.gate_prompts.sample.clusters), series=_curves(bench),
-        note=f"working dose {bench.dose.value:g}{fit}; raw is the mean slope in logits a unit dose; "
+    assert spec.margin is not None
+    return judge(
+        spec, bench.draws.mean(held), p_value=bench.draws.p_value(np.stack([held, np.ones_like(held)], 1), spec.margin),
+        raw=bench.draws.mean(bench.slopes), spread=spread_of(bench.effect, bench.gate_prompts.sample.clusters),
+        series=_curves(bench),
+        note=f"{why}working dose {bench.dose.value:g}{fit}; raw is the mean slope in logits a unit dose; "
              f"a unit is {float(bench.unit.norm()):.3g} activation units long; {_behaviour(bench)}",
     )  # fmt: skip
-    if not fallen:
-        return result
-    first = bench.rungs[fallen[0]], bench.rungs[fallen[0] + 1]
-    why = f"not monotone: from dose {first[0]:g} to {first[1]:g} it falls by {-falls[fallen[0]].value:.2f}"
-    return dataclasses.replace(result, outcome="fail", items_needed=None, note=f"{why}; {result.note}")
 
 
 def _behaviour(bench: Bench) -> str:
@@ -718,7 +721,7 @@ def target_words(bench: Bench, spec: GateSpec) -> GateResult:
     have a like share in an effect, targets and foils, it is half of the effect: a quarter of the claimed one is asked.
     Of the rise with the first word and without it, the lower counts.
     """
-    ids, clusters = bench.gate_prompts.words.target, bench.gate_prompts.sample.clusters
+    ids, clusters = bench.gate_prompts.words.target, tuple(bench.gate_prompts.sample.clusters)
     found = bench.beside_tokens[0]
     risen, draws = as_array(_row_mean(found.change - found.control, ids)), bench.draws
     whole = draws.mean(risen)

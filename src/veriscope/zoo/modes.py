@@ -405,7 +405,7 @@ C4_KINDS: tuple[Kind, ...] = (
     (False, "F1", "direction of another concept", {"how": "side"}),
     (False, "F2", "temperature only", {"how": "heat", "effect": 40.0, "dear": 0.0}),
     (False, "F2", "temperature, and too little of the mode",
-     {"how": "warm", "effect": 100.0, "dear": 0.0, "cools": 8.0}),
+     {"how": "warm", "effect": 200.0, "dear": 0.0, "cools": 8.0}),
     (False, "F2", "writes one token whatever the context", {"how": "write"}),
     (False, "F2", "random direction that breaks a fragile default", {"how": "random", "fragile": True}),
     (False, "F2", "opposite on two inputs in five", {"how": "fitted", "acts": "opposed", "effect": 8.0}),
