@@ -368,7 +368,7 @@ C4_KINDS: tuple[Kind, ...] = (
     (False, "F2", "temperature direction",
      {"variable": USED, "effect": 16.0, "made": "flattening", "chatter": 0.0, **_TEMPERATURE}),
     (False, "F2", "writes one word", {**_PLAIN, "made": "writing", "writer": 0.4}),
-    (False, "F2", "opposite on a third of the texts", {**_TRUE, "uneven": 3.0, "chatter": 0.6}),
+    (False, "F2", "opposite on a third of the texts", {**_TRUE, "effect": 6.0, "uneven": 2.7, "chatter": 0.8}),
     (False, "F3", "size: twice what is there", {**_PLAIN, "smallest_effect": 8.0}),
     (False, "F3", "scope: read in marked texts only", {**_PLAIN, "shift": True, "rows": 1_600, **_ONLY_READ_MARKED}),
     (True, "T0", "used feature", _TRUE),
