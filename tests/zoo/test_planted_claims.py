@@ -140,7 +140,7 @@ def test_the_removal_dial_is_what_is_lost_beyond_matched_removals(size: dict[str
     assert lost(bed, USED) + lost(bed, SECOND) == pytest.approx(1, abs=0.1)
 
 
-@pytest.mark.parametrize("effect, uneven", [(0.25, 0.0), (1.0, 0.0), (4.0, 0.0), (4.0, 0.2)])
+@pytest.mark.parametrize("effect, uneven", [(0.25, 0.0), (1.0, 0.0), (4.0, 0.0), (2.0, 0.2)])
 def test_the_steering_dial_is_the_effect_at_the_largest_dose_within_the_budget(effect: float, uneven: float) -> None:
     dials = {"seed": 1, "bits": CLEAR, "rows": 500, "words": 3, "hush": True, "chatter": 0.3, "uneven": uneven}
     bed = with_effect(Planted(**dials), effect)
@@ -162,7 +162,7 @@ def test_where_it_is_read_unevenly_enough_many_texts_turn_the_other_way(
 
     moved = bed.module.logits(h + bed.written(USED)[0]) - bed.module.logits(h)
 
-    change = moved[:, yes].mean(1) - moved[:, no].mean(1)
+    change = (moved[:, yes].mean(1) - moved[:, no].mean(1)).detach()
     assert least <= float((change < -0.05).double().mean()) <= most and (float(change.std()) > 0.1) == (uneven > 0)
 
 
