@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pkgutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Any
 import pytest
 from made import BATTERY, an_exam, outcome
 
-from veriscope.errors import UserError
+from veriscope.errors import NotRun, UserError
 from veriscope.exam.keep import BATTERIES, Outcome
 from veriscope.exam.pages import PAGES, TABLES, filled, parts, said, write
 from veriscope.exam.results import check_frozen, merged, part, read, record
 from veriscope.trials import rates
+from veriscope.trials.evidence import Estimate, GateResult
 from veriscope.trials.rates import FARTHEST, Confidence, error_rates, evidence_score, exam_results
 
 ROOT = Path(__file__).parents[2]
@@ -141,29 +143,70 @@ def test_a_false_support_names_its_worst_kind(on_file: Path) -> None:
     assert "Worst kind: slips through, 4 of 4." in error_rates("C9")
 
 
+def gap(value: float, margin: float, tenth: float) -> float:
+    """A gate's distance by hand: its gap over standard error and a tenth of its margin, at most 10 either way."""
+    width = ((0.05 / 1.6449) ** 2 + tenth**2) ** 0.5
+    return 10 * math.tanh((value - margin) / width / 10)
+
+
+FAR, SHARE = gap(0.5, 0.1, 0.01), gap(0.95, 0.8, 0.02)  # as `made` has them: 8.5 and 3.9
+
+
 @pytest.mark.parametrize(
-    "values, score",
+    "values, distances",
     [
-        ({"g1": 0.2}, (0.2 - 0.1) / (0.05 / 1.6449)),  # the weakest of three gates, in standard errors
-        ({"g3": 0.75}, (0.75 - 0.8) / (0.05 / 1.6449)),
-        ({}, (0.95 - 0.8) / (0.05 / 1.6449)),
-        ({"g1": 9.0, "g2": 9.0, "g3": 9.0}, FARTHEST),
-        ({"f4": "fired"}, -FARTHEST),
-        ({"i0": 0.0}, -FARTHEST),
-        ({"r5": -9.0}, (0.95 - 0.8) / (0.05 / 1.6449)),  # a rival does not decide
+        ({}, [FAR, FAR, SHARE]),  # a share that must be high is counted in tenths of its distance to 1
+        ({"g1": 0.2}, [gap(0.2, 0.1, 0.01), FAR, SHARE]),  # 3.0: 0.1 beyond, with a standard error of 0.03
+        ({"g3": 0.75}, [FAR, FAR, gap(0.75, 0.8, 0.02)]),  # -1.4
+        ({"g1": 0.0, "g2": 0.0}, [gap(0.0, 0.1, 0.01)] * 2 + [SHARE]),  # two as weak: log(2) less than one
+        ({"f4": "fired"}, [FAR, FAR, SHARE, -FARTHEST]),
+        ({"r5": -9.0}, [FAR, FAR, SHARE]),  # a rival does not decide
     ],
 )
-def test_the_evidence_score_by_hand(values: dict[str, Any], score: float) -> None:
+def test_the_evidence_score_by_hand(values: dict[str, Any], distances: list[float]) -> None:
     one = outcome(True, "T0", **values)
 
-    assert evidence_score(one.battery, one.gates) == pytest.approx(score, rel=1e-3)
+    score = evidence_score(one.battery, one.gates)
+
+    assert score == pytest.approx(-math.log(sum(math.exp(-d) for d in distances)), rel=1e-3)
+    assert min(distances) - math.log(len(distances)) <= score <= min(distances)
 
 
-def test_a_falsifier_that_qualifies_caps_the_score_at_nothing_shown() -> None:
+def test_behind_a_failed_instrument_nothing_was_learnt_and_no_confidence_is_stated(on_file: Path) -> None:
+    one = outcome(True, "T0", i0=0.0)
+
+    assert evidence_score(one.battery, one.gates) == 0.0
+    assert "Stated confidence" not in error_rates("C9", one.battery, one.gates)
+    assert "Stated confidence" in error_rates("C9", one.battery, outcome(True, "T0").gates)
+
+
+def test_exact_estimates_are_told_apart_by_their_margins() -> None:
+    def exact(value: float) -> list[GateResult]:
+        return [
+            replace(g, estimate=Estimate(value, value, value, 9, 9)) if g.gate == "g1" else g
+            for g in outcome(True, "T0").gates
+        ]
+
+    scores = [evidence_score(BATTERY, exact(value)) for value in (-0.5, 0.0, 0.05, 0.11, 0.2, 0.3)]
+
+    assert scores == sorted(scores) and len(set(scores)) == len(scores)
+    assert scores[2] < 0 < scores[3]
+
+
+def test_a_gate_that_fails_without_an_estimate_counts_as_failed() -> None:
+    gates = [
+        replace(g, outcome="fail", estimate=NotRun("x")) if g.gate == "g3" else g for g in outcome(True, "T0").gates
+    ]
+
+    assert evidence_score(BATTERY, gates) == pytest.approx(-FARTHEST, abs=1e-3)
+
+
+@pytest.mark.parametrize("made_of_it", ["CONDITIONAL", "UNDERDETERMINED", "INVALID"])
+def test_a_falsifier_that_qualifies_caps_the_score_at_nothing_shown(made_of_it: str) -> None:
     one = outcome(True, "T0", f4="fired")
-    battery = tuple(replace(s, if_fired="CONDITIONAL") if s.gate == "f4" else s for s in one.battery)
+    battery = tuple(replace(s, if_fired=made_of_it) if s.gate == "f4" else s for s in one.battery)
 
-    assert evidence_score(battery, one.gates) == 0.0
+    assert evidence_score(battery, one.gates) == pytest.approx(0.0, abs=0.03) and evidence_score(battery, one.gates) < 0
 
 
 def test_stated_confidence_never_says_more_than_its_claims_can_show() -> None:
