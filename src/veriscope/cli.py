@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -257,22 +257,22 @@ def exam(
     keep: Annotated[Path | None, typer.Option(help="folder of kept outcomes; the user's cache by default")] = None,
     results: Annotated[Path | None, typer.Option(help="put all figures into this result file")] = None,
     write_docs: Annotated[bool, typer.Option("--write-docs", help="fill in the tables of README and docs")] = False,
-    methods: Annotated[bool, typer.Option("--methods", help="the methods' own errors: `count` beds each")] = False,
+    methods: Annotated[bool, typer.Option("--methods", help="the methods' own errors, on `count` beds")] = False,
 ) -> None:
     """Planted claims through the trials: the verifier's error rates. A killed exam goes on where it was."""
     from veriscope.exam import again, beds, check_frozen, examine, packaged, pages, record, rows, terminal
     from veriscope.trials.rates import exam_results
 
     aside = Console(stderr=True, highlight=False, soft_wrap=True)
+    types = beds.known(tuple(name.strip() for name in only.split(",")) if only else beds.TYPES)
     if write_docs:
         return console.print("wrote", *pages.write(Path(), exam_results()), highlight=False, soft_wrap=True)
     if methods:
-        return _exam_of_methods(count, seed, results, as_json)
+        return _exam_of_methods(types, count, seed, processes, results, as_json)
     if results is not None and (grade or trap or without):
         raise UserError("A result file holds whole exams. Leave out --grade, --trap and --without, or --results.")
-    types = tuple(name.strip() for name in only.split(",")) if only else beds.TYPES
     if final:
-        for changed in check_frozen(results or packaged(), beds.known(types)):
+        for changed in check_frozen(results or packaged(), types):
             aside.print(f"{changed}: the same gates and margins as were frozen, but the code has changed since.")
     with _exam_bar() as told:
         outcomes = examine(
@@ -294,13 +294,16 @@ def exam(
     console.print(terminal.weak_table(outcomes))
 
 
-def _exam_of_methods(beds: int, seed: int, results: Path | None, as_json: bool) -> None:
+def _exam_of_methods(
+    types: Sequence[str], beds: int, seed: int, processes: int | None, results: Path | None, as_json: bool
+) -> None:
+    from veriscope.exam.examine import usual_processes
     from veriscope.exam.methods import calibrate_methods, record_methods
     from veriscope.exam.terminal import method_table
     from veriscope.trials.evidence import to_plain
 
     with _exam_bar() as told:
-        found = calibrate_methods(beds, seed=seed, told=told)
+        found = calibrate_methods(beds, types=types, seed=seed, processes=processes or usual_processes(), told=told)
     if results is not None:
         record_methods(results, found, time.strftime("%Y-%m-%d"))
     print(json.dumps(to_plain(found))) if as_json else console.print(method_table(found))

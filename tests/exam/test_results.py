@@ -8,14 +8,16 @@ import pkgutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from made import BATTERY, an_exam, outcome
 
 from veriscope.errors import NotRun, UserError
 from veriscope.exam.keep import BATTERIES, Outcome
-from veriscope.exam.pages import PAGES, TABLES, filled, parts, said, write
-from veriscope.exam.results import check_frozen, merged, part, read, record
+from veriscope.exam.curves import measured, svg
+from veriscope.exam.pages import PAGES, PICTURE, TABLES, filled, parts, said, shown, write
+from veriscope.exam.results import check_frozen, judged_by, merged, packaged, part, read, record
 from veriscope.trials import rates
 from veriscope.trials.evidence import Estimate, GateResult
 from veriscope.trials.rates import FARTHEST, Confidence, error_rates, evidence_score, exam_results
@@ -36,7 +38,7 @@ def test_the_figures_of_an_exam_worked_by_hand() -> None:
     assert found["inconclusive"] == 1 and found["decided_n"] == 100  # the small true ones are not clearly true
     assert found["auroc"] == 1.0 and found["brier"] < 0.05 and 0 < found["log_score"] < 0.3
     assert found["sensitivity"]["found_at"] == pytest.approx(2 ** (0.8 / 0.95))  # from 0 at 1 to 0.95 at 2
-    assert found["cost"] == {"cpu_seconds": 1.5, "passes": 300}
+    assert found["cost"] == {"cpu_seconds": 1.5, "passes": 300, "whole_seconds": 0.0}
     assert "not_run" in found["flips"]
     by_trap = {r["trap"]: r for r in found["rivals"]}
     assert by_trap["breaks all else"]["veriscope"] == 0 and by_trap["breaks all else"]["shipped checks"] == 20
@@ -94,13 +96,37 @@ def test_final_claims_are_refused_before_any_is_tried(tmp_path: Path) -> None:
         check_frozen(path, ("C2",))
 
     battery = pkgutil.resolve_name("veriscope.claims.mediates:BATTERY")
-    dev = {"confidence": {}, "margins": {s.gate: s.margin for s in battery if s.margin is not None}}
-    path.write_text(json.dumps({"C2": {"dev": dev}}), encoding="utf-8")
-    check_frozen(path, ("C2",))
-    dev["margins"]["g5"] = 0.7
-    path.write_text(json.dumps({"C2": {"dev": dev}}), encoding="utf-8")
+    margins = {s.gate: s.margin for s in battery if s.margin is not None}
+    frozen = {"confidence": {}, "margins": margins, "judged_by": judged_by("C2", battery)}
+
+    def written(**changed: Any) -> Path:
+        path.write_text(json.dumps({"C2": {"dev": {**frozen, **changed}}}), encoding="utf-8")
+        return path
+
+    assert check_frozen(written(), ("C2",)) == []
     with pytest.raises(UserError, match=r"no longer those that were frozen \(g5\)"):
-        check_frozen(path, ("C2",))
+        check_frozen(written(margins={**margins, "g5": 0.7}), ("C2",))
+    other = {**frozen["judged_by"], "gates": {**frozen["judged_by"]["gates"], "g1": "other", "g99": "gone"}}
+    with pytest.raises(UserError, match=r"battery of C2 is no longer .*\(g1, g99 added, dropped or changed\)"):
+        check_frozen(written(judged_by=other), ("C2",))
+    assert check_frozen(written(judged_by={**frozen["judged_by"], "code": "older"}), ("C2",)) == ["C2"]
+
+
+def test_words_of_a_gate_are_no_part_of_what_judges_and_its_rule_is() -> None:
+    def changed(**fields: Any) -> bool:
+        other = [replace(s, **fields) if s.gate == "g2" else s for s in BATTERY]
+        return judged_by("C9", other) != judged_by("C9", BATTERY)
+
+    assert not changed(title="other words", asks="more?") and not changed(margin=0.3)  # margins are kept in full
+    assert changed(role="diagnostic") and changed(run="elsewhere:gate") and changed(if_fired="CONDITIONAL")
+
+
+def test_final_claims_say_whether_the_code_was_the_frozen_one(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    record(path, an_exam(5), final=False, date="")
+
+    assert record(path, final_exam(5), final=True, date="")["C9"]["final"]["judged_by"]["as_frozen"] is True
+    assert "as frozen" in TABLES["versions"](read(path))
 
 
 # --- what a verdict prints
@@ -239,6 +265,17 @@ def test_the_pages_are_those_that_the_results_write(page: str) -> None:
     assert "<!-- exam: headlines -->" in text
 
 
+def test_the_curves_are_those_that_the_results_draw() -> None:
+    found, path = measured(shown(exam_results())), ROOT / PICTURE
+
+    assert path.is_file() == bool(found)
+    assert not found or path.read_text(encoding="utf-8") == svg(found), "run: veriscope exam --write-docs"
+
+
+def test_the_packages_file_is_the_one_that_final_claims_are_held_to_by_default() -> None:
+    assert read(packaged()) == exam_results()
+
+
 def test_every_table_is_on_the_page_a_sceptic_reads() -> None:
     text = (ROOT / "docs/exam.md").read_text(encoding="utf-8")
 
@@ -259,7 +296,12 @@ def test_pages_are_written_from_results_and_final_claims_take_their_place(tmp_pa
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "old" not in text and "C9, final claims, 2026-01-02" in text and "0 of 30 (at most 9.5%)" in text
     assert "| C9 | false: twin does it too | F1 | 0 of 10 | 10 of 10 | 0 of 10 |" in text
-    assert "| C9 | g2 twins | F1 twin does it too | 0 to 10 of 10 | 20 | 10 |" in text
+    assert "| C9 | false | 30 | 0 (0%) | 20 (67%) | 10 (33%) |" in text
+    assert "| C9 | true, twice the smallest effect | 10 | 9 (90%) | 10 (100%) | 10 (100%) |" in text
+    assert "| C9 | g2 twins | F1 twin does it too | 0 to 10 of 10 | 20 | 10 F1 |" in text
+    assert "| C9 | true: twice | T1x2 | made | missed in 1 of 10 (1 INCONCLUSIVE) |" in text
+    picture = ElementTree.fromstring((tmp_path / "docs/exam-curves.svg").read_text(encoding="utf-8"))
+    assert "C9: 0 of 10 at 1 times, 9 of 10 at 2 times, 10 of 10 at 4 times" in "".join(picture.itertext())
     assert "2026-01-01" in text  # both parts are in the table of versions
     assert filled(text, results) == text
     assert json.loads(path.read_text(encoding="utf-8")) == results

@@ -10,7 +10,7 @@ from veriscope.exam.figures import FOUND
 from veriscope.trials.statistics import clopper_pearson
 
 WIDTH, HEIGHT = 660, 330
-LEFT, RIGHT, TOP, BOTTOM = 56, 600, 20, 280
+LEFT, RIGHT, TOP, BOTTOM = 56.0, 600.0, 20.0, 280.0
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499")  # told apart with any colour vision (Okabe and Ito 2002)
 APART = 5  # pixels between the points of two types at one multiple, so that their bars don't cover each other
 
@@ -57,7 +57,7 @@ def _frame(multiples: Sequence[float], x: Callable[[float], float]) -> str:
     for share in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0):
         dashed = ' stroke-dasharray="5 4" stroke-width="1.5"' if share == FOUND else ""
         stroke = "#777" if share == FOUND else "#e3e3e3"
-        lines.append(f'<path d="M{LEFT} {_y(share):.1f}H{RIGHT}" stroke="{stroke}"{dashed}/>')
+        lines.append(f'<path d="M{LEFT:.1f} {_y(share):.1f}H{RIGHT:.1f}" stroke="{stroke}"{dashed}/>')
         lines.append(_text(LEFT - 8, _y(share) + 4, f"{share:.0%}", "end"))
     lines += [_text(x(multiple), BOTTOM + 20, f"{multiple:g}") for multiple in multiples]
     lines.append(_text((LEFT + RIGHT) / 2, BOTTOM + 40, "planted effect, in multiples of the smallest one claimed"))

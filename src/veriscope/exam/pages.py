@@ -284,21 +284,29 @@ def rivals_by_kind(results: Mapping[str, Any]) -> str:
 
 
 def methods(results: Mapping[str, Any]) -> str:
-    """The error of each method of reading, before any trial."""
+    """The error of each method in each use, before any trial."""
     found = results.get("methods")
     if not found:
         return f"{NOT_YET}\n"
     body = [
         [
+            r["claim_type"],
             r["method"],
             _share(r["false_positives"], r["nulls"], "at most"),
             _share(r["missed"], r["planted"], "at most"),
-            f"{r['reseed_deviation']:.4f}",
+            f"{r['reseed_deviation']:.2g} {r['unit']}",
             _detectable(r["detectable"]),
         ]
         for r in found["rows"]
     ]
-    head = ["method", "null labels read", "features of 0.1 bits missed", "reseed deviation, bits", "detectable, bits"]
+    head = [
+        "type",
+        "method",
+        "false positives",
+        "missed at twice the smallest effect",
+        "reseed deviation",
+        "detectable",
+    ]
     return markdown(head, body)
 
 

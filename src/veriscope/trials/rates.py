@@ -69,18 +69,21 @@ def error_rates(
 def instrument_noise(claim_type: str, results: Sequence[GateResult], method: str) -> str:
     """Label an effect that a method's own rerun could make: under twice its reseed deviation on planted truth.
 
-    Nothing for a method that was not calibrated, and for effects in another unit than the calibration's bits.
+    Nothing for a method that was not calibrated for the claim's type.
     """
     room, _, name = method.rpartition(":")
-    rows = {row["method"]: row for row in exam_results().get("methods", {}).get("rows", ())}
-    effect = next((r.estimate for r in results if r.gate == "g1" and r.unit == "bits"), None)
-    if not (claim_type.startswith("C1") and room.startswith("veriscope.methods") and name in rows and effect):
+    kind = claim_type.split()[0]
+    rows = {(r["claim_type"], r["method"]): r for r in exam_results().get("methods", {}).get("rows", ())}
+    row = rows.get((kind, name)) if room.startswith("veriscope.methods") else None
+    if row is None:
         return ""
-    noise = 2 * rows[name]["reseed_deviation"]
-    if not isinstance(effect, Estimate) or effect.value >= noise:
+    effect = next((r.estimate for r in results if r.gate == row["gate"] and r.unit == row["unit"]), None)
+    noise = 2 * row["reseed_deviation"]
+    if not isinstance(effect, Estimate) or abs(effect.value) >= noise:
         return ""
     return (
-        f" Inside instrument noise: less than {noise:.3f} bits, twice the reseed deviation of {name} on planted truth."
+        f" Inside instrument noise: less than {noise:.2g} {row['unit']}, twice the reseed deviation of {name} on "
+        "planted truth."
     )
 
 
