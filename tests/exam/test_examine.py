@@ -23,8 +23,8 @@ from veriscope.exam.attempt import Task, attempt
 from veriscope.exam.beds import TYPES, ZOO, plantings
 from veriscope.exam.examine import APART, FLIPPED, WORDS, Ahead, first_turn, tasks_of, usual_processes
 from veriscope.exam.keep import Outcome, key_of
-from veriscope.exam.planting import Planting
 from veriscope.exam.pages import shown
+from veriscope.exam.planting import Planting
 from veriscope.exam.results import read
 from veriscope.exam.terminal import begins, figure_table, mutation_table, table, weak_table
 from veriscope.trials.rates import exam_results

@@ -14,8 +14,8 @@ import pytest
 from made import BATTERY, an_exam, outcome
 
 from veriscope.errors import NotRun, UserError
-from veriscope.exam.keep import BATTERIES, Outcome
 from veriscope.exam.curves import measured, svg
+from veriscope.exam.keep import BATTERIES, Outcome
 from veriscope.exam.pages import PAGES, PICTURE, TABLES, filled, parts, said, shown, write
 from veriscope.exam.results import check_frozen, judged_by, merged, packaged, part, read, record
 from veriscope.trials import rates
