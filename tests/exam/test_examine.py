@@ -160,6 +160,18 @@ def test_what_lies_ahead_is_told_before_it_begins(outcomes: list[Outcome], kept:
     assert 1 <= usual_processes() <= 4
 
 
+def test_a_log_file_is_told_of_each_tenth_and_of_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, *(60.0 * i for i in range(1, 20))])
+    monkeypatch.setattr(cli.time, "monotonic", lambda: next(clock))
+    out = io.StringIO()
+
+    tell = cli._tenths(Console(file=out, width=100))
+    for done in (50, 55, 60, 61, 100):  # 50 are kept from before
+        tell(done, 100)
+
+    assert out.getvalue().splitlines() == ["60 of 100 claims, about 4 min left", "100 of 100 claims, about 0 min left"]
+
+
 def test_outcomes_say_how_their_claim_is_made_again(outcomes: list[Outcome]) -> None:
     coin = outcomes[0]
 
@@ -235,7 +247,7 @@ CLEAR = ("T1x4", "T0")  # true beyond doubt, the first that a bed plants of a ty
 
 
 def few(claim_type: str) -> list[tuple[str, Planting]]:
-    """Of every bed its first adversarial claim of a type, or else a plainer false one; a clear truth of the first few."""
+    """Of every bed its first false claim of the highest grade that counts, and of the first few a clearly true one."""
     chosen = []
     for name in ZOO:
         try:

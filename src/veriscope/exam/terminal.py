@@ -75,12 +75,13 @@ def figure_table(outcomes: Sequence[Outcome]) -> Table:
 
 def weak_table(outcomes: Sequence[Outcome]) -> Table:
     """Kinds of claim that the verifier got wrong."""
-    out = Table(box=None, pad_edge=False, title="Where it went wrong", title_justify="left")
     counted = rows(outcomes)
     found = [
         slip for t in sorted({r["type"] for r in counted}) for slip in slips([r for r in counted if r["type"] == t])
     ]
-    for column in ("type", "claim", "grade", "bed", "what goes wrong"):
+    title = "Where it went wrong" if found else "No false claim was supported and no clearly true one missed."
+    out = Table(box=None, pad_edge=False, title=title, title_justify="left")
+    for column in ("type", "claim", "grade", "bed", "what goes wrong") if found else ():
         out.add_column(column)
     for row, what in found:
         truth = "true" if row["truth"] else "false"
