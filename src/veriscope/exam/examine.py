@@ -110,9 +110,10 @@ class Ahead:
 def _ahead(tasks: Sequence[Task], done: Mapping[Hashable, Outcome], processes: int) -> Ahead:
     """Claims left and their time: by those kept of the type, else by its last exam in the package."""
     left = [t for t in tasks if t.key not in done]
-    seconds = [_seconds(kind, list(done.values())) for kind in (t.planting.claim_type for t in left)]
-    known = [s for s in seconds if s is not None]
-    minutes = sum(known) / processes / 60 if len(known) == len(seconds) else None
+    types = Counter(t.planting.claim_type for t in left)
+    each = {kind: _seconds(kind, list(done.values())) for kind in types}
+    known = [n * s for kind, n in types.items() if (s := each[kind]) is not None]
+    minutes = sum(known) / processes / 60 if len(known) == len(types) else None
     return Ahead(len(left), len(tasks) - len(left), processes, minutes)
 
 

@@ -10,7 +10,7 @@ import json
 import pkgutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -148,17 +148,18 @@ def score(outcome: Outcome) -> float:
 
 def margins(outcomes: Sequence[Outcome]) -> dict[str, float]:
     """The margin of each gate in force: the usual one, where single claims raised theirs."""
-    met: dict[str, Counter[float]] = {}
-    for spec in (s for o in outcomes for s in o.battery if s.margin is not None):
-        met.setdefault(spec.gate, Counter())[float(spec.margin or 0.0)] += 1
-    return {gate: counted.most_common(1)[0][0] for gate, counted in met.items()}
+    return {s.gate: float(s.margin) for s in usual_battery(outcomes) if s.margin is not None}
 
 
 def usual_battery(outcomes: Sequence[Outcome]) -> list[GateSpec]:
-    """The gates that judged, each with the margin of most claims."""
-    usual = margins(outcomes)
-    specs = {s.gate: s for o in outcomes for s in o.battery}
-    return [replace(s, margin=usual.get(gate)) for gate, s in specs.items()]
+    """The gates that most claims are judged by, each as most claims have it.
+
+    A claim may raise a margin, and one that claims an advantage has a rival that gates or a gate more.
+    """
+    met: dict[str, Counter[GateSpec]] = {}
+    for spec in (s for o in outcomes for s in o.battery):
+        met.setdefault(spec.gate, Counter())[spec] += 1
+    return [c.most_common(1)[0][0] for c in met.values() if 2 * c.total() > len(outcomes)]
 
 
 def judged_by(claim_type: str, battery: Sequence[GateSpec]) -> dict[str, Any]:
