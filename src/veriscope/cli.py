@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -238,7 +238,7 @@ def zoo() -> None:
 
 @app.command()
 def exam(
-    only: Annotated[str, typer.Option(help="claim type: C1, C2, C3, C4; all by default")] = "",
+    only: Annotated[str, typer.Option(help="claim types: C1, or C2,C3; all by default")] = "",
     bed: Annotated[str, typer.Option(help="bed of the zoo, all of them, or the import path of your own")] = "all",
     count: Annotated[int, typer.Option(help="claims of each grade of a type, shared among its kinds", min=1)] = 60,
     each_kind: Annotated[bool, typer.Option("--each-kind", help="as many claims of every kind")] = False,
@@ -250,29 +250,35 @@ def exam(
     without: Annotated[str, typer.Option(help="decide again without this gate; nothing is run for it")] = "",
     mutate: Annotated[bool, typer.Option("--mutations", help="what each gate holds back")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one list of rows")] = False,
-    processes: Annotated[int, typer.Option(help="worker processes, one thread each", min=1)] = 2,
+    processes: Annotated[
+        int | None,
+        typer.Option(help="worker processes, one thread each; by default the cores, 4 at most", min=1),
+    ] = None,
     keep: Annotated[Path | None, typer.Option(help="folder of kept outcomes; the user's cache by default")] = None,
     results: Annotated[Path | None, typer.Option(help="put all figures into this result file")] = None,
     write_docs: Annotated[bool, typer.Option("--write-docs", help="fill in the tables of README and docs")] = False,
-    methods: Annotated[bool, typer.Option("--methods", help="the methods' own errors: `count` beds each")] = False,
+    methods: Annotated[bool, typer.Option("--methods", help="the methods' own errors, on `count` beds")] = False,
 ) -> None:
     """Planted claims through the trials: the verifier's error rates. A killed exam goes on where it was."""
-    from veriscope.exam import again, beds, check_frozen, examine, pages, record, rows, terminal
+    from veriscope.exam import again, beds, check_frozen, examine, packaged, pages, record, rows, terminal
     from veriscope.trials.rates import exam_results
 
+    aside = Console(stderr=True, highlight=False, soft_wrap=True)
+    types = beds.known(tuple(name.strip() for name in only.split(",")) if only else beds.TYPES)
     if write_docs:
         return console.print("wrote", *pages.write(Path(), exam_results()), highlight=False, soft_wrap=True)
     if methods:
-        return _exam_of_methods(count, seed, results, as_json)
+        return _exam_of_methods(types, count, seed, processes, results, as_json)
     if results is not None and (grade or trap or without):
         raise UserError("A result file holds whole exams. Leave out --grade, --trap and --without, or --results.")
-    types = (only,) if only else beds.TYPES
-    if final and results is not None:
-        check_frozen(results, types)
+    if final:
+        for changed in check_frozen(results or packaged(), types):
+            aside.print(f"{changed}: the same gates and margins as were frozen, but the code has changed since.")
     with _exam_bar() as told:
         outcomes = examine(
             types, bed, count=count, seed=seed, final=final, grade=grade, trap=trap, each_kind=each_kind,
             flips=flips, processes=processes, keep=keep, told=told,
+            ahead=lambda found: aside.print(terminal.begins(found)),
         )  # fmt: skip
     if without:
         outcomes = again.removed(outcomes, without)
@@ -285,15 +291,19 @@ def exam(
         return print(json.dumps(rows(outcomes)))
     console.print(terminal.table(rows(outcomes)))
     console.print(terminal.figure_table(outcomes))
+    console.print(terminal.weak_table(outcomes))
 
 
-def _exam_of_methods(beds: int, seed: int, results: Path | None, as_json: bool) -> None:
+def _exam_of_methods(
+    types: Sequence[str], beds: int, seed: int, processes: int | None, results: Path | None, as_json: bool
+) -> None:
+    from veriscope.exam.examine import usual_processes
     from veriscope.exam.methods import calibrate_methods, record_methods
     from veriscope.exam.terminal import method_table
     from veriscope.trials.evidence import to_plain
 
     with _exam_bar() as told:
-        found = calibrate_methods(beds, seed=seed, told=told)
+        found = calibrate_methods(beds, types=types, seed=seed, processes=processes or usual_processes(), told=told)
     if results is not None:
         record_methods(results, found, time.strftime("%Y-%m-%d"))
     print(json.dumps(to_plain(found))) if as_json else console.print(method_table(found))
@@ -301,8 +311,11 @@ def _exam_of_methods(beds: int, seed: int, results: Path | None, as_json: bool) 
 
 @contextmanager
 def _exam_bar() -> Iterator[Callable[[int, int], None]]:
-    """A progress bar over planted claims, with the time that is left; silent where nobody watches."""
-    shown = Console(stderr=True)
+    """A progress bar over planted claims, with the time that is left; where nobody watches, a line for each tenth."""
+    shown = Console(stderr=True, highlight=False)
+    if not shown.is_terminal:
+        yield _tenths(shown)
+        return
     columns = (
         SpinnerColumn(),
         BarColumn(),
@@ -310,11 +323,24 @@ def _exam_bar() -> Iterator[Callable[[int, int], None]]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(
-        *columns, console=shown, transient=True, disable=not shown.is_terminal, speed_estimate_period=3600
-    ) as bar:
+    with Progress(*columns, console=shown, transient=True, speed_estimate_period=3600) as bar:
         task = bar.add_task("exam", total=None)
         yield lambda done, every: bar.update(task, completed=done, total=every)
+
+
+def _tenths(shown: Console) -> Callable[[int, int], None]:
+    """Tell a log file of each tenth of the claims, with the minutes that are left at the speed so far."""
+    began, first, told = time.monotonic(), -1, 0
+
+    def tell(done: int, every: int) -> None:
+        nonlocal first, told
+        first = done if first < 0 else first
+        if done > first and done * 10 // every > told:
+            left = (time.monotonic() - began) / (done - first) * (every - done) / 60
+            shown.print(f"{done} of {every} claims, about {left:.0f} min left")
+        told = done * 10 // every
+
+    return tell
 
 
 @books.command()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from made import BATTERY, an_exam, outcome
 
 from veriscope.errors import UserError
 from veriscope.exam.again import SCALES, mutations, removed, scaled, stricter, trade_off, without
-from veriscope.exam.results import margins
+from veriscope.exam.results import judged_by, margins, usual_battery
 
 
 def test_nothing_changed_gives_the_trials_own_word() -> None:
@@ -74,3 +76,12 @@ def test_stricter_margins_support_less_and_scale_one_changes_nothing() -> None:
 
 def test_margins_are_those_of_most_claims() -> None:
     assert margins(an_exam(2)) == {s.gate: s.margin for s in BATTERY if s.margin is not None}
+
+
+def test_a_gate_or_a_role_that_few_claims_have_is_no_part_of_what_is_frozen() -> None:
+    more = replace(BATTERY[1], gate="g6")
+    gating = tuple(replace(s, role="gate") if s.role == "rival" else s for s in BATTERY)
+    claims = [*an_exam(1), replace(outcome(False, "F3"), battery=(*gating, more))]
+
+    assert margins(claims) == margins(an_exam(1)) and "g6" not in margins(claims)
+    assert judged_by("C9", usual_battery(claims)) == judged_by("C9", BATTERY)

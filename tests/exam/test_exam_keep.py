@@ -15,6 +15,7 @@ from veriscope.exam.beds import ZOO, UnknownBed, beds, plantings
 from veriscope.exam.code import code_hash
 from veriscope.exam.keep import Keep, home, key_of
 from veriscope.exam.planting import Planting
+from veriscope.zoo import BUILT, listing
 
 
 def test_outcomes_come_back_as_they_were(tmp_path: Path) -> None:
@@ -118,3 +119,9 @@ def test_final_claims_share_no_seed_with_development_ones() -> None:
     seeds = [{dict(p.settings)["seed"] for _, p in plantings("own_bed", ("C1",), 5, final=f)} for f in (False, True)]
 
     assert not seeds[0] & seeds[1]
+
+
+def test_every_bed_that_is_built_is_listed_with_what_is_known_of_it() -> None:
+    assert tuple(BUILT) == ZOO
+    listed = [bed for bed, *_ in listing()]
+    assert listed[: len(ZOO)] == [f"{name} ({short})" for name, (short, _) in BUILT.items()]

@@ -6,8 +6,9 @@ these beds. The trade-off shows what stricter or looser margins would have cost.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from veriscope.claims.battery import GateSpec
@@ -68,7 +69,8 @@ class Mutation:
 
     `trap` is empty where its removal lets no false claim through: it carries no weight on these beds. `refuses` counts
     the false claims of the type that it does not let pass, alone or with other gates; `total` those that only it holds
-    back.
+    back, `rises` the same by grade. `witness` is the quickest of these: with this gate broken it would be SUPPORTED, so
+    a test that tries it again fails if the gate lets everything pass.
     """
 
     claim_type: str
@@ -82,6 +84,8 @@ class Mutation:
     after: int
     refuses: int
     total: int
+    rises: Mapping[str, int] = field(default_factory=dict)
+    witness: Mapping[str, Any] = field(default_factory=dict)
 
 
 def mutations(outcomes: Sequence[Outcome]) -> list[Mutation]:
@@ -99,18 +103,31 @@ def mutations(outcomes: Sequence[Outcome]) -> list[Mutation]:
 
 def _mutation(claim_type: str, gate: str, title: str, false: Sequence[Outcome]) -> Mutation:
     kinds: dict[Any, list[tuple[bool, bool]]] = {}
+    alone = []
     for o in false:
-        kinds.setdefault(o.kind, []).append((o.word == "SUPPORTED", without(o, gate) == "SUPPORTED"))
+        before, after = o.word == "SUPPORTED", without(o, gate) == "SUPPORTED"
+        kinds.setdefault(o.kind, []).append((before, after))
+        alone += [o] if after and not before else []
     rises = {kind: sum(after - before for before, after in pairs) / len(pairs) for kind, pairs in kinds.items()}
-    total = sum(after - before for pairs in kinds.values() for before, after in pairs)
+    by_grade = dict(sorted(Counter(o.grade for o in alone).items()))
     refuses = sum(r.gate == gate and r.outcome in STOPS for o in false for r in reached(o.gates))
     worst = max(rises, key=lambda kind: rises[kind], default=None)
     if worst is None or rises[worst] <= 0:
-        return Mutation(claim_type, gate, title, "", "", "", len(false), 0, 0, refuses, total)
+        return Mutation(claim_type, gate, title, "", "", "", len(false), 0, 0, refuses, len(alone))
     bed, _, _, grade, trap = worst
     pairs = kinds[worst]
-    before, after = sum(b for b, _ in pairs), sum(a for _, a in pairs)
-    return Mutation(claim_type, gate, title, grade, trap, bed, len(pairs), before, after, refuses, total)
+    supported, then = sum(b for b, _ in pairs), sum(a for _, a in pairs)
+    n, seen = len(pairs), _witness(alone)
+    return Mutation(claim_type, gate, title, grade, trap, bed, n, supported, then, refuses, len(alone), by_grade, seen)
+
+
+def _witness(alone: Sequence[Outcome]) -> dict[str, Any]:
+    """How to make the quickest of these claims again; nothing for outcomes that don't say how."""
+    known = [o for o in alone if o.build]
+    if not known:
+        return {}
+    one = min(known, key=lambda o: o.whole_seconds or o.cpu_seconds)
+    return {"bed": one.bed, "grade": one.grade, "trap": one.trap, "build": one.build, "settings": dict(one.settings)}
 
 
 @dataclass(frozen=True)

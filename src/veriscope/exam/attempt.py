@@ -36,7 +36,7 @@ def attempt(task: Task) -> Outcome:
     from veriscope.trials.trial import trial
 
     torch.set_num_threads(1)
-    planting = task.planting
+    planting, started = task.planting, time.process_time()
     with use(Ledger.in_memory()) as ledger:
         claim, subject = pkgutil.resolve_name(planting.build)(**dict(planting.settings))
         passes, began, cpu = subject.passes, time.monotonic(), time.process_time()
@@ -45,6 +45,7 @@ def attempt(task: Task) -> Outcome:
         passes = subject.passes - passes
         battery = with_margins(claim.battery, claim.margins)
         gates = [*verdict.gates, *unreached(claim, subject, ledger, verdict, battery, task.engine_seed)]
+    said = verdicts(claim, subject, task.engine_seed) if task.rivals else {}
     return Outcome(
         task.key,
         task.bed,
@@ -60,7 +61,10 @@ def attempt(task: Task) -> Outcome:
         round(seconds, 3),
         round(cpu_seconds, 3),
         passes,
-        verdicts(claim, subject, task.engine_seed) if task.rivals else {},
+        said,
+        round(time.process_time() - started, 3),
+        planting.build,
+        planting.settings,
     )
 
 

@@ -78,9 +78,7 @@ def plantings(
         UnknownBed: A bed was named that is not there.
         UserError: Nothing is planted that fits.
     """
-    for name in types:
-        if name not in TYPES:
-            raise UserError(f"There is no claim type '{name}' in the exam. Types: {', '.join(TYPES)}")
+    known(types)
     found = beds(wanted)
     every = [(n, p) for n, b in found.items() for kind in types for p in b.plantings(kind, count, seed, final)]
     fitting = [(n, p) for n, p in every if grade in ("", p.grade) and trap.casefold() in p.trap.casefold()]
@@ -91,6 +89,18 @@ def plantings(
             f"{', grade ' + grade if grade else ''}{', trap ' + trap if trap else ''}). Planted there: {kinds}"
         )
     return fitting if each_kind else shared(fitting, count)
+
+
+def known(types: Sequence[str]) -> Sequence[str]:
+    """Claim types that the exam knows, handed back.
+
+    Raises:
+        UserError: It does not know one of them.
+    """
+    for name in types:
+        if name not in TYPES:
+            raise UserError(f"There is no claim type '{name}' in the exam. Types: {', '.join(TYPES)}")
+    return types
 
 
 def shared(planted: Sequence[tuple[str, Planting]], count: int) -> list[tuple[str, Planting]]:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from veriscope.claims.battery import GateSpec
 from veriscope.exam.code import code_hash
@@ -26,7 +27,8 @@ class Outcome:
     """What became of one planted claim under one seed of the engine.
 
     `gates` are all gates, also those that the trial did not reach because its instrument failed; `seconds`,
-    `cpu_seconds` and `passes` are what the trial itself took.
+    `cpu_seconds` and `passes` are what the trial itself took, `whole_seconds` the CPU time with the bed, the fit, those
+    gates and other practice. `build` and `settings` are the planting's, so that the claim can be made again.
     """
 
     key: str
@@ -44,6 +46,9 @@ class Outcome:
     cpu_seconds: float
     passes: int
     rivals: Mapping[str, bool] = field(default_factory=dict)  # what other practice says of it: supported or not
+    whole_seconds: float = 0.0
+    build: str = ""
+    settings: tuple[tuple[str, Any], ...] = ()
 
     @property
     def kind(self) -> tuple[str, str, bool, str, str]:

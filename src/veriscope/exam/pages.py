@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from veriscope.errors import UserError
+from veriscope.exam.curves import measured, svg
 from veriscope.exam.examine import WORDS
+from veriscope.exam.results import FALSE, TRUE, TWICE
 from veriscope.trials.statistics import clopper_pearson
 
 PAGES = ("docs/exam.md", "README.md")
+PICTURE = "docs/exam-curves.svg"
 NOT_YET = "not measured yet"
+MISSED_MOST = 5  # kinds of true claim that are named for being missed
 _MARKS = re.compile(r"(<!-- exam: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -32,7 +36,10 @@ def write(folder: Path, results: Mapping[str, Any]) -> list[Path]:
     for page in PAGES:
         text = (folder / page).read_text(encoding="utf-8")
         (folder / page).write_text(filled(text, results), encoding="utf-8")
-    return [folder / page for page in PAGES]
+    found = measured(shown(results))
+    if found:
+        (folder / PICTURE).write_text(svg(found), encoding="utf-8")
+    return [folder / page for page in (*PAGES, *([PICTURE] if found else []))]
 
 
 def filled(text: str, results: Mapping[str, Any]) -> str:
@@ -182,7 +189,8 @@ def gates(results: Mapping[str, Any]) -> str:
         for m in part.get("mutations", ()):
             most = f"{m['grade']} {m['trap']}" if m["trap"] else "carries no weight here"
             rise = f"{m['before']} to {m['after']} of {m['n']}" if m["trap"] else f"0 of {m['n']}"
-            body.append([t, f"{m['gate']} {m['title']}", most, rise, m["refuses"], m["total"]])
+            alone = ", ".join(f"{n} {grade}" for grade, n in m["rises"].items()) or "0"
+            body.append([t, f"{m['gate']} {m['title']}", most, rise, m["refuses"], alone])
     if not body:
         return f"{NOT_YET}\n"
     return markdown(
@@ -205,35 +213,100 @@ def margins(results: Mapping[str, Any]) -> str:
 _TRADED = (("false_supported", "false_n"), ("missed", "true_n"), ("inconclusive", "n"))
 
 
+PRACTICES = ("veriscope", "common practice", "shipped checks")
+
+
 def rivals(results: Mapping[str, Any]) -> str:
-    """False claims supported by veriscope and by other practice, on the same claims."""
-    names = ("veriscope", "common practice", "shipped checks")
+    """By type: claims supported by veriscope and by other practice, false ones and those true at twice the effect."""
+    body = []
+    for t, _, part in shown(results):
+        found = part.get("rivals", ())
+        groups = {
+            "false": [r for r in found if not r["truth"] and r["grade"] in FALSE],
+            "overstated": [r for r in found if not r["truth"] and r["grade"] not in FALSE],
+            "true, twice the smallest effect": [r for r in found if r["truth"] and r["grade"] == TWICE],
+        }
+        for name, mine in groups.items():
+            n = sum(r["n"] for r in mine)
+            counted = [sum(r[practice] for r in mine) for practice in PRACTICES]
+            body += [[t, name, n, *(f"{k} ({k / n:.0%})" for k in counted)]] if n else []
+    if not body:
+        return f"{NOT_YET}\n"
+    return markdown(["type", "planted claims", "n", *(f"supported by {n}" for n in PRACTICES)], body)
+
+
+def curves(results: Mapping[str, Any]) -> str:
+    """The picture of the sensitivity curves, which is a file beside the page."""
+    if not measured(shown(results)):
+        return f"{NOT_YET}\n"
+    return f"![Share of true claims SUPPORTED, by the size planted]({Path(PICTURE).name})\n"
+
+
+def weak(results: Mapping[str, Any]) -> str:
+    """Kinds of claim that the verifier gets wrong, the worst first."""
+    body = [
+        [t, f"{_truth(r)}: {r['trap']}", r["grade"], r["bed"], what]
+        for t, _, part in shown(results)
+        for r, what in slips(part["rows"])
+    ]
+    if not body:
+        return "no false claim was supported and no true one missed\n" if shown(results) else f"{NOT_YET}\n"
+    return markdown(["type", "planted claim", "grade", "bed", "what goes wrong"], body)
+
+
+def slips(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], str]]:
+    """Of one type: false kinds with any support, then the true kinds missed most, with what happened in words.
+
+    Of true claims those are meant that a clear distance makes true; of their misses the `MISSED_MOST` worst kinds.
+    """
+    false = sorted((r for r in rows if not r["truth"] and r["supported"]), key=lambda r: -r["supported"] / r["n"])
+    true = [r for r in rows if r["truth"] and r["grade"] in TRUE and r["supported"] < r["n"]]
+    true = sorted(true, key=lambda r: r["supported"] / r["n"])[:MISSED_MOST]
+    said = [(r, f"supported in {r['supported']} of {r['n']}") for r in false]
+    return said + [(r, f"missed in {r['n'] - r['supported']} of {r['n']} ({_words(r)})") for r in true]
+
+
+def _words(row: Mapping[str, Any]) -> str:
+    """The verdicts of a kind other than SUPPORTED."""
+    return ", ".join(f"{row[w.lower()]} {w}" for w in WORDS[1:] if row[w.lower()])
+
+
+def rivals_by_kind(results: Mapping[str, Any]) -> str:
+    """Claims of each kind supported by veriscope and by other practice."""
     body = []
     for t, _, part in shown(results):
         for r in part.get("rivals", ()):
-            cells = [f"{r[name]} of {r['n']}" for name in names]
+            cells = [f"{r[name]} of {r['n']}" for name in PRACTICES]
             body.append([t, f"{_truth(r)}: {r['trap']}", r["grade"], *cells])
     if not body:
         return f"{NOT_YET}\n"
-    return markdown(["type", "planted claim", "grade", *(f"supported by {n}" for n in names)], body)
+    return markdown(["type", "planted claim", "grade", *(f"supported by {n}" for n in PRACTICES)], body)
 
 
 def methods(results: Mapping[str, Any]) -> str:
-    """The error of each method of reading, before any trial."""
+    """The error of each method in each use, before any trial."""
     found = results.get("methods")
     if not found:
         return f"{NOT_YET}\n"
     body = [
         [
+            r["claim_type"],
             r["method"],
             _share(r["false_positives"], r["nulls"], "at most"),
             _share(r["missed"], r["planted"], "at most"),
-            f"{r['reseed_deviation']:.4f}",
+            f"{r['reseed_deviation']:.2g} {r['unit']}",
             _detectable(r["detectable"]),
         ]
         for r in found["rows"]
     ]
-    head = ["method", "null labels read", "features of 0.1 bits missed", "reseed deviation, bits", "detectable, bits"]
+    head = [
+        "type",
+        "method",
+        "false positives",
+        "missed at twice the smallest effect",
+        "reseed deviation",
+        "detectable",
+    ]
     return markdown(head, body)
 
 
@@ -247,10 +320,17 @@ def _detectable(found: Mapping[str, Any]) -> str:
 def versions(results: Mapping[str, Any]) -> str:
     """What ran, where and when."""
     body = [
-        [t, which, part["date"], part["bed"], ", ".join(f"{k} {v}" for k, v in part["versions"].items())]
+        [t, which, part["date"], part["bed"], _code(part), ", ".join(f"{k} {v}" for k, v in part["versions"].items())]
         for t, which, part in parts(results)
     ]
-    return markdown(["type", "claims", "date", "planted in", "with"], body)
+    return markdown(["type", "claims", "date", "planted in", "judged by code", "with"], body)
+
+
+def _code(part: Mapping[str, Any]) -> str:
+    """The hash of what judged, and of final claims whether it is the one that development claims froze."""
+    found = part.get("judged_by", {})
+    same = {True: ", as frozen", False: ", changed since it was frozen"}.get(found.get("as_frozen"), "")
+    return f"{found['code'][:8]}{same}" if found else "not recorded"
 
 
 TABLES = {
@@ -260,6 +340,9 @@ TABLES = {
     "gates": gates,
     "margins": margins,
     "rivals": rivals,
+    "rivals_by_kind": rivals_by_kind,
+    "curves": curves,
+    "weak": weak,
     "methods": methods,
     "versions": versions,
 }

@@ -11,11 +11,14 @@ import pkgutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from veriscope.claims.battery import GateSpec
 from veriscope.errors import NotRun, UserError
 from veriscope.exam.again import mutations, reached, trade_off
+from veriscope.exam.code import code_hash
 from veriscope.exam.examine import first_turn, rows
 from veriscope.exam.figures import (
     auroc,
@@ -29,6 +32,7 @@ from veriscope.exam.figures import (
 )
 from veriscope.exam.keep import BATTERIES, Outcome
 from veriscope.ledger import versions
+from veriscope.ledger.canonical import digest
 from veriscope.trials.evidence import to_plain
 from veriscope.trials.rates import Confidence, evidence_score
 from veriscope.trials.statistics import clopper_pearson
@@ -65,6 +69,7 @@ def part(outcomes: Sequence[Outcome], *, date: str, frozen: Mapping[str, Any] | 
     found["sensitivity"] = _sensitivity(once)
     found["cost"] = _cost(once)
     found["margins"] = margins(once)
+    found["judged_by"] = judged_by(once[0].claim_type, usual_battery(once))
     found["trade_off"] = [asdict(t) for t in trade_off(false, twice or true)]
     found["mutations"] = [asdict(m) for m in mutations(once)]
     found["flips"] = _flips(outcomes)
@@ -143,10 +148,29 @@ def score(outcome: Outcome) -> float:
 
 def margins(outcomes: Sequence[Outcome]) -> dict[str, float]:
     """The margin of each gate in force: the usual one, where single claims raised theirs."""
-    met: dict[str, Counter[float]] = {}
-    for spec in (s for o in outcomes for s in o.battery if s.margin is not None):
-        met.setdefault(spec.gate, Counter())[float(spec.margin or 0.0)] += 1
-    return {gate: counted.most_common(1)[0][0] for gate, counted in met.items()}
+    return {s.gate: float(s.margin) for s in usual_battery(outcomes) if s.margin is not None}
+
+
+def usual_battery(outcomes: Sequence[Outcome]) -> list[GateSpec]:
+    """The gates that most claims are judged by, each as most claims have it.
+
+    A claim may raise a margin, and one that claims an advantage has a rival that gates or a gate more.
+    """
+    met: dict[str, Counter[GateSpec]] = {}
+    for spec in (s for o in outcomes for s in o.battery):
+        met.setdefault(spec.gate, Counter())[spec] += 1
+    return [c.most_common(1)[0][0] for c in met.values() if 2 * c.total() > len(outcomes)]
+
+
+def judged_by(claim_type: str, battery: Sequence[GateSpec]) -> dict[str, Any]:
+    """A fingerprint of what judges a type: each gate's place in the rule, and the code that runs it.
+
+    Words (title, question) don't count, nor do margins, which are kept in full beside it.
+    """
+    own = BATTERIES.get(claim_type)
+    code = code_hash(f"veriscope.claims.{own}", f"veriscope.trials.{own}", "veriscope.trials.decide") if own else ""
+    gates = {s.gate: digest([s.role, s.unit, s.run, s.level, s.better, s.if_fired])[:12] for s in battery}
+    return {"code": code, "gates": gates}
 
 
 def _sensitivity(once: Sequence[Outcome]) -> dict[str, Any]:
@@ -160,8 +184,9 @@ def _sensitivity(once: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def _cost(once: Sequence[Outcome]) -> dict[str, float]:
-    """Mean cost of a verdict: CPU seconds on one thread, and forward passes of single examples."""
+    """Mean cost of a verdict: CPU seconds on one thread, forward passes of single examples; and of all around it."""
     return {
+        "whole_seconds": round(sum(o.whole_seconds for o in once) / len(once), 2),
         "cpu_seconds": round(sum(o.cpu_seconds for o in once) / len(once), 2),
         "passes": round(sum(o.passes for o in once) / len(once)),
     }
@@ -221,37 +246,57 @@ def record(path: Path, outcomes: Sequence[Outcome], *, final: bool, date: str) -
     results = read(path)
     for claim_type in sorted({o.claim_type for o in outcomes}):
         mine = [o for o in outcomes if o.claim_type == claim_type]
-        frozen = _frozen(results, claim_type, margins(mine)) if final else None
+        frozen = _frozen(results, claim_type, usual_battery(mine)) if final else None
         found = part(mine, date=date, frozen=frozen)
+        if frozen is not None:
+            found["judged_by"]["as_frozen"] = found["judged_by"]["code"] == frozen["judged_by"]["code"]
         results = merged(results, claim_type, "final" if final else "dev", found)
     path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return results
 
 
-def check_frozen(path: Path, types: Sequence[str]) -> None:
-    """Refuse final claims before any is spent: without a development part, or under other margins than it froze.
+def packaged() -> Path:
+    """The result file of the package, which every verdict prints its line from."""
+    return Path(str(resources.files("veriscope").joinpath("exam", "results.json")))
+
+
+def check_frozen(path: Path, types: Sequence[str]) -> list[str]:
+    """Refuse final claims before any is spent: without a development part, or under another battery than it froze.
+
+    Returns:
+        Types whose gates and margins are those that were frozen, but whose code is not to the letter.
 
     Raises:
         UserError: So it is, of one of these claim types.
     """
-    results = read(path)
+    results, changed = read(path), []
     for claim_type in types:
         battery = pkgutil.resolve_name(f"veriscope.claims.{BATTERIES[claim_type]}:BATTERY")
-        _frozen(results, claim_type, {s.gate: s.margin for s in battery if s.margin is not None})
+        dev = _frozen(results, claim_type, battery)
+        if dev["judged_by"]["code"] != judged_by(claim_type, battery)["code"]:
+            changed.append(claim_type)
+    return changed
 
 
-def _frozen(results: Mapping[str, Any], claim_type: str, now: Mapping[str, float]) -> Mapping[str, Any]:
+def _frozen(results: Mapping[str, Any], claim_type: str, battery: Sequence[GateSpec]) -> Mapping[str, Any]:
     """The development part, if final claims may be held against it."""
     dev = results.get(claim_type, {}).get("dev")
-    if dev is None or "confidence" not in dev:
+    if dev is None or "judged_by" not in dev:
         raise UserError(
             f"{claim_type} has no development part to take margins and calibration from. Run it first without --final."
         )
-    then = dev["margins"]
+    now, then = {s.gate: s.margin for s in battery if s.margin is not None}, dev["margins"]
     changed = sorted(g for g in now.keys() | then.keys() if now.get(g) != then.get(g))
     if changed:
         raise UserError(
             f"The margins of {claim_type} are no longer those that were frozen ({', '.join(changed)}). Run the "
             f"development claims again, or put the margins back, before the final ones are spent."
+        )
+    gates, frozen = judged_by(claim_type, battery)["gates"], dev["judged_by"]["gates"]
+    changed = sorted(g for g in gates.keys() | frozen.keys() if gates.get(g) != frozen.get(g))
+    if changed:
+        raise UserError(
+            f"The battery of {claim_type} is no longer the one that was frozen ({', '.join(changed)} added, dropped or "
+            f"changed). Run the development claims again before the final ones are spent."
         )
     return dev

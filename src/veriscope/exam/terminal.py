@@ -8,10 +8,10 @@ from typing import Any
 from rich.table import Table
 
 from veriscope.exam.again import Mutation
-from veriscope.exam.examine import WORDS
+from veriscope.exam.examine import WORDS, Ahead, rows
 from veriscope.exam.keep import Outcome
 from veriscope.exam.methods import Calibration
-from veriscope.exam.pages import methods, said
+from veriscope.exam.pages import methods, said, slips
 from veriscope.exam.results import both, part
 from veriscope.trials.evidence import to_plain
 from veriscope.trials.statistics import clopper_pearson
@@ -49,8 +49,13 @@ def mutation_table(found: Sequence[Mutation]) -> Table:
     for m in found:
         most = f"{m.grade} {m.trap} ({m.bed})" if m.trap else "carries no weight here"
         with_, without = (str(m.before), str(m.after)) if m.trap else ("", "")
-        out.add_row(m.claim_type, m.gate, m.title, most, with_, without, str(m.n), str(m.refuses), str(m.total))
+        out.add_row(m.claim_type, m.gate, m.title, most, with_, without, str(m.n), str(m.refuses), _alone(m))
     return out
+
+
+def _alone(found: Mutation) -> str:
+    """How many false claims a gate alone holds back, and of which grades."""
+    return f"{found.total} ({', '.join(f'{n} {grade}' for grade, n in found.rises.items())})" if found.total else "0"
 
 
 def figure_table(outcomes: Sequence[Outcome]) -> Table:
@@ -66,6 +71,32 @@ def figure_table(outcomes: Sequence[Outcome]) -> Table:
     for name in next(iter(parts.values()), ()):
         out.add_row(name, *(column[name] for column in parts.values()))
     return out
+
+
+def weak_table(outcomes: Sequence[Outcome]) -> Table:
+    """Kinds of claim that the verifier got wrong."""
+    counted = rows(outcomes)
+    found = [
+        slip for t in sorted({r["type"] for r in counted}) for slip in slips([r for r in counted if r["type"] == t])
+    ]
+    title = "Where it went wrong" if found else "No false claim was supported and no clearly true one missed."
+    out = Table(box=None, pad_edge=False, title=title, title_justify="left")
+    for column in ("type", "claim", "grade", "bed", "what goes wrong") if found else ():
+        out.add_column(column)
+    for row, what in found:
+        truth = "true" if row["truth"] else "false"
+        out.add_row(row["type"], f"{truth}: {row['trap']}", row["grade"], row["bed"], what)
+    return out
+
+
+def begins(ahead: Ahead) -> str:
+    """What an exam has to do, in a line before it begins."""
+    if not ahead.claims:
+        return f"{ahead.kept} claims, all kept from before"
+    kept = f" ({ahead.kept} more are kept from before)" if ahead.kept else ""
+    time = "how long is not known yet" if ahead.minutes is None else f"about {max(ahead.minutes, 1):.0f} min"
+    workers = f"{ahead.processes} process{'es' if ahead.processes > 1 else ''}"
+    return f"{ahead.claims} claims to try{kept}: {time} in {workers}. Stop at any time, the same command goes on."
 
 
 def method_table(found: Sequence[Calibration]) -> Table:

@@ -15,11 +15,13 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+import numpy as np
+
 from veriscope.claims.battery import GateSpec
 from veriscope.trials.evidence import Estimate, GateResult
 from veriscope.trials.statistics import standard_error
 
-FARTHEST = 10.0  # standard errors: beyond this, distance from a margin says nothing more
+FARTHEST = 10.0  # standard errors: distance from a margin says little more beyond this
 
 
 @cache
@@ -58,7 +60,7 @@ def error_rates(
     if "likelihood_ratios" in found:
         said += f" A SUPPORTED multiplies the odds by at least {found['likelihood_ratios']['supported_at_least']:.3g}."
     stated = parts.get("dev", {}).get("confidence")  # fitted in development, then frozen
-    if stated and battery and results:
+    if stated and battery and results and not instrument_failed(results):
         at = Confidence(**stated).of(evidence_score(battery, results))
         said += f" Stated confidence at even odds: {at:.2f}."
     return said + instrument_noise(claim_type, results, method)
@@ -67,50 +69,67 @@ def error_rates(
 def instrument_noise(claim_type: str, results: Sequence[GateResult], method: str) -> str:
     """Label an effect that a method's own rerun could make: under twice its reseed deviation on planted truth.
 
-    Nothing for a method that was not calibrated, and for effects in another unit than the calibration's bits.
+    Nothing for a method that was not calibrated for the claim's type.
     """
     room, _, name = method.rpartition(":")
-    rows = {row["method"]: row for row in exam_results().get("methods", {}).get("rows", ())}
-    effect = next((r.estimate for r in results if r.gate == "g1" and r.unit == "bits"), None)
-    if not (claim_type.startswith("C1") and room.startswith("veriscope.methods") and name in rows and effect):
+    kind = claim_type.split()[0]
+    rows = {(r["claim_type"], r["method"]): r for r in exam_results().get("methods", {}).get("rows", ())}
+    row = rows.get((kind, name)) if room.startswith("veriscope.methods") else None
+    if row is None:
         return ""
-    noise = 2 * rows[name]["reseed_deviation"]
-    if not isinstance(effect, Estimate) or effect.value >= noise:
+    effect = next((r.estimate for r in results if r.gate == row["gate"] and r.unit == row["unit"]), None)
+    noise = 2 * row["reseed_deviation"]
+    if not isinstance(effect, Estimate) or abs(effect.value) >= noise:
         return ""
     return (
-        f" Inside instrument noise: less than {noise:.3f} bits, twice the reseed deviation of {name} on planted truth."
+        f" Inside instrument noise: less than {noise:.2g} {row['unit']}, twice the reseed deviation of {name} on "
+        "planted truth."
     )
 
 
 def evidence_score(battery: Sequence[GateSpec], results: Sequence[GateResult]) -> float:
-    """How far the weakest deciding gate lies beyond its margin, in standard errors: one number from gate results alone.
+    """How far the weakest deciding gate lies beyond its margin: one number from gate results alone.
 
-    A gate's distance is (estimate - margin) / standard error in its better direction, the standard error being the
-    one that its bounds imply, at most `FARTHEST` either way. A gate whose bounds coincide counts by its outcome. One
-    that was not run, or is unclear without a width, counts 0. A falsifier that refutes or an instrument that failed
-    makes the score `-FARTHEST`; one that qualifies (CONDITIONAL, UNDERDETERMINED) caps it at 0. Rivals and
-    diagnostics do not enter: they do not decide.
+    A gate's distance is its gap (estimate - margin, in its better direction) over the root of the sum of two squares:
+    the standard error that its bounds imply, and a tenth of its margin (of the distance to 1 for a share that must be
+    high). Near the margin, where the estimate is noisy, it counts standard errors; where it is exact, tenths of the
+    margin. A hyperbolic tangent keeps it within `FARTHEST` either way, and distances that differ stay different. A gate
+    without an estimate or a width counts by its outcome: `FARTHEST` either way, or 0.
+
+    A falsifier that fired has a distance too: `-FARTHEST` where it refutes, 0 where it qualifies (CONDITIONAL,
+    UNDERDETERMINED) or makes the trial INVALID. Rivals and diagnostics do not enter: they do not decide.
+
+    All of them are drawn into one by a soft minimum, -log(sum(exp(-distance))): the weakest decides, and of two claims
+    whose weakest gates are alike the one that falls short elsewhere too scores less, by log(2) for each further gate as
+    weak. Behind a failed instrument nothing was learnt of the claim: 0.
     """
     fires = {spec.gate: spec.if_fired for spec in battery}
-    if any(r.role == "instrument" and r.outcome not in ("pass", "printed") for r in results):
-        return -FARTHEST
+    if instrument_failed(results):
+        return 0.0
     distances = [_distance(r) for r in results if r.role == "gate" and r.outcome != "printed"]
-    score = min(distances, default=0.0)
     for fired in (r for r in results if r.role == "falsifier" and r.outcome == "fired"):
-        score = min(score, -FARTHEST if fires.get(fired.gate) in ("REFUTED", "INVALID") else 0.0)
-    return score
+        distances.append(-FARTHEST if fires.get(fired.gate) == "REFUTED" else 0.0)
+    return -float(np.logaddexp.reduce([-d for d in distances])) if distances else 0.0
+
+
+def instrument_failed(results: Sequence[GateResult]) -> bool:
+    """Whether an instrument check was not passed, so that the trial says nothing of the claim."""
+    return any(r.role == "instrument" and r.outcome not in ("pass", "printed") for r in results)
 
 
 def _distance(result: GateResult) -> float:
-    """Standard errors between a gate's estimate and its margin, towards passing."""
-    if result.outcome == "not run" or not isinstance(result.estimate, Estimate) or result.margin is None:
-        return 0.0
-    width = standard_error(result.estimate)
+    """How far a gate's estimate lies beyond its margin, towards passing."""
+    plain = {"pass": FARTHEST, "fail": -FARTHEST}.get(result.outcome, 0.0)
+    if not isinstance(result.estimate, Estimate) or result.margin is None:
+        return plain  # a gate may fail without an estimate: no effect, so nothing to be restored
+    high_share = result.unit == "share" and result.better == "higher" and result.margin >= 0.5
+    unit = 1 - result.margin if high_share else abs(result.margin)
+    width = math.hypot(standard_error(result.estimate), unit / FARTHEST)
     if width < 1e-9 or result.better == "within":
-        return {"pass": FARTHEST, "fail": -FARTHEST}.get(result.outcome, 0.0)
+        return plain
     gap = result.estimate.value - result.margin
     away = (gap if result.better == "higher" else -gap) / width
-    return max(-FARTHEST, min(FARTHEST, away))
+    return FARTHEST * math.tanh(away / FARTHEST)
 
 
 @dataclass(frozen=True)

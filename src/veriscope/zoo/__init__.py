@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+# Beds that are built from a seed, by the word that `veriscope exam --bed` takes.
+BUILT = {
+    "planted": ("P1", "every feature of a small network, its size, its use and its leak"),
+    "modes": ("S1", "a character model's mode direction, by dose and side effect; temperature and fragile directions"),
+    "dormant": ("D1", "where a variable is carried, what reads it, and the path that goes round it"),
+    "redundant": ("D2", "heads that share a variable, and the backup that wakes when the first is gone"),
+    "programs": ("R1", "RASP programs compiled to a transformer: each variable, its head and its reader"),
+}
+
 
 def listing() -> list[tuple[str, str, str]]:
     """Rows for `veriscope zoo`: bed, model to load, what is known of it."""
@@ -15,7 +24,5 @@ def listing() -> list[tuple[str, str, str]]:
         "town-no-agreement": "clean twin: stated views are not echoed",
     }
     shipped = [("town", name, known[name]) for name in VARIANTS if folder(name).is_dir()]
-    return [
-        ("planted (P1)", "built from a seed: veriscope.zoo.planted", "every feature, its use and its leak"),
-        *shipped,
-    ]
+    built = [(f"{name} ({short})", f"from a seed: veriscope.zoo.{name}", what) for name, (short, what) in BUILT.items()]
+    return [*built, *shipped]
