@@ -59,12 +59,13 @@ BATTERY: tuple[GateSpec, ...] = (
     GateSpec(
         "g4",
         "specificity",
-        "is the target hurt more than other tasks and neutral text?",
+        "do other tasks and neutral text lose little beside the target?",
         "gate",
-        "times",
+        "share of the target's loss",
         _RUN + "specificity",
         level=3,
-        margin=3.0,
+        margin=0.33,
+        better="lower",
     ),
     GateSpec(
         "g5",
@@ -75,6 +76,16 @@ BATTERY: tuple[GateSpec, ...] = (
         _RUN + "ablation_grid",
         level=3,
         margin=SMALLEST,
+    ),
+    GateSpec(
+        "g10",
+        "own part",
+        "does it cost anything when what goes with the answer anyway is left in place?",
+        "gate",
+        "clean ranges",
+        _RUN + "own_part",
+        level=3,
+        margin=0.0,
     ),
     GateSpec(
         "d6",
