@@ -57,7 +57,7 @@ from veriscope.trials.removal import (
 from veriscope.trials.statistics import ONE_SIDED, Array, Resampler, spread_of, standard_error
 
 ITEMS = 800  # most gate items that are run
-DEV_ITEMS = 500
+DEV_ITEMS = 700
 FEW = 160  # items on which random removals are run, except where that is cheap
 SCREEN = 12  # dev items on which every random removal is tried first, except where that is cheap
 SPARE = 8  # random removals behind that one that are run on gate items as well, or 3 where runs are dear
@@ -903,10 +903,11 @@ class Rescue:
 
 @dataclass(frozen=True, eq=False)
 class _Beside:
-    """One place that may make up for the claimed one: edits for dev rows and for gate items."""
+    """One place that may make up for the claimed one: its removal beside the claim's, and that by itself."""
 
     name: str
     cut: Removal
+    alone: Removal
     position: str | int
 
 
@@ -935,12 +936,19 @@ def _sample_of(pool: Sample, rows: Rows) -> Sample:
 
 
 def _beyond(bench: Bench, rows: Intact, sample: Sample, beside: Sequence[_Beside]) -> list[tuple[Array, Array]]:
-    """For each place the joint drop beyond its own, and the joint drop, item by item, in clean ranges."""
-    mine = bench.removal.edits("mean", rows.rows.at)
-    others = [place.cut.edits("mean", bench.subject.where(place.position, sample)) for place in beside]
-    found = gaps(bench.subject, rows.rows, [*others, *((*mine, *other) for other in others)])
-    alone, joint = found[: len(others)], found[len(others) :]
-    return [((a - j) / bench.range, (rows.scores.gap - j) / bench.range) for a, j in zip(alone, joint, strict=True)]
+    """For each place the joint drop beyond its own, and the joint drop, item by item, in clean ranges.
+
+    Its own is that of whichever costs more by itself: the removal as it was fitted beside the claim's, which need not
+    fit a stream that still has the claim's part, or the one fitted on the intact model.
+    """
+    mine, n = bench.removal.edits("mean", rows.rows.at), len(beside)
+    at = [bench.subject.where(place.position, sample) for place in beside]
+    others = [place.cut.edits("mean", where) for place, where in zip(beside, at, strict=True)]
+    whole = [place.alone.edits("mean", where) for place, where in zip(beside, at, strict=True)]
+    found = gaps(bench.subject, rows.rows, [*others, *whole, *((*mine, *other) for other in others)])
+    kept = [min(pair, key=lambda gap: float(gap.mean())) for pair in zip(found[:n], found[n : 2 * n], strict=True)]
+    joint = found[2 * n :]
+    return [((a - j) / bench.range, (rows.scores.gap - j) / bench.range) for a, j in zip(kept, joint, strict=True)]
 
 
 def _subspaces_beside(bench: Bench) -> list[_Beside]:
@@ -966,14 +974,15 @@ def _subspaces_beside(bench: Bench) -> list[_Beside]:
         except BadPosition:  # this factor does not stand in the texts
             continue
     mine = cut.edits("mean", bench.dev_items.rows.at)
-    run = bench.subject.run(sample.texts, read=[r for _, _, r in reads], edits=mine) if reads else None
+    wanted_reads = [r for _, _, r in reads]
+    runs = [bench.subject.run(sample.texts, read=wanted_reads, edits=e) for e in (mine, ())] if reads else []
     for site, position, read in reads:
-        assert run is not None
-        acts = run[read].flatten(1)
-        left, right, centre = erasure(acts, codes, len(classes), shrink=True)
-        if left.shape[1]:
+        beside, alone = (
+            Subspace(site, *erasure(run[read].flatten(1), codes, len(classes), shrink=True)) for run in runs
+        )
+        if beside.rank:
             place = "all" if bench.everywhere else position
-            found.append(_Beside(f"{site} at {position}", Subspace(site, left, right, centre), place))
+            found.append(_Beside(f"{site} at {position}", beside, alone, place))
     return found
 
 
@@ -985,7 +994,8 @@ def _parts_beside(bench: Bench) -> list[_Beside]:
     order = np.random.default_rng([bench.seed, 0x5E]).permutation(len(others))[:RESCUER_POOL]
     picked: list[Part] = [others[i] for i in order]
     names = [p.site if p.unit is None else f"{p.site}[{p.unit}]" for p in picked]
-    return [_Beside(n, part_set([p], bench.dev_items), bench.position) for n, p in zip(names, picked, strict=True)]
+    cuts = [part_set([part], bench.dev_items) for part in picked]
+    return [_Beside(name, cut, cut, bench.position) for name, cut in zip(names, cuts, strict=True)]
 
 
 def redundancy(bench: Bench, spec: GateSpec) -> GateResult:
