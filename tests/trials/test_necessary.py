@@ -257,7 +257,7 @@ def test_words_that_give_the_answer_are_not_among_what_is_lost_elsewhere() -> No
     same = _among_others(bench, before)[:, ID["n3"]] - _among_others(bench, after)[:, ID["n3"]]
 
     assert float(same.abs().max()) < 1e-6
-    assert float((before.log_softmax(-1) - after.log_softmax(-1))[:, ID["n3"]].min()) > 1.0  # as it would be otherwise
+    assert float((before.log_softmax(-1) - after.log_softmax(-1))[:, ID["n3"]].min()) > 0.1  # it would be
 
 
 def test_nothing_there_to_remove_fails_the_first_gate() -> None:

@@ -60,7 +60,7 @@ def test_a_sized_head_is_needed_for_being_there_and_little_for_its_value(size: d
 
     assert found["drop main"] > 0.9 and found["zero main"] > 0.9 and not bed.truth()["main"]
     assert found["turned main"] < 0.05  # with another text's value the answer is given all the same
-    assert found["others"] == pytest.approx(0.8, abs=0.05)  # the second head's share
+    assert found["others"] == pytest.approx(0.8, abs=0.1)  # the second head's share
 
 
 def test_a_network_that_leans_to_yes_gives_no_other_answer() -> None:

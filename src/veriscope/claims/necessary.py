@@ -171,6 +171,7 @@ class Necessary:
         "the examples are drawn from the distribution named in the scope",
         "the answer and foil tokens stand for the behaviour",
         "what the removal leaves in place of the component is an input the rest of the model can take",
+        "where label and answer follow from one another, nothing else that goes with the label tells itself apart (g10)",
     )
     stressed: ClassVar[str] = "what stands in the component's place: mean, another input's, zero (g5)"
 
@@ -210,7 +211,11 @@ class Necessary:
     def statement(self) -> str:
         """The claim in words."""
         site, position = self.where
-        what = f"the subspace for '{self.of}'" if not isinstance(self.finding, Parts) else self._parts()
+        what = (
+            f"the subspace for '{self.of}' (with it goes what varies along it)"
+            if not isinstance(self.finding, Parts)
+            else self._parts()
+        )
         return (
             f"Removing {what} at {site}, position {position}, lowers logit(answer) - logit(foil) by at least "
             f"{self.smallest_effect:g} of its clean range more than removals matched in rank and variance, and giving "

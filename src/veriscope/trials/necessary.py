@@ -555,7 +555,7 @@ def rescue(bench: Bench, spec: GateSpec) -> GateResult:
     listed += _gold(bench)
     assert spec.margin is not None
     result = judge(spec, bench.draws.estimate(columns), p_value=bench.draws.p_value(columns, spec.margin),
-                   controls=listed, strongest=back.name, note="shares of the drop that are restored")  # fmt: skip
+                   controls=listed, note="shares of the drop that are restored")  # fmt: skip
     return _spared(bench, result)
 
 
