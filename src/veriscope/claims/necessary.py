@@ -171,7 +171,7 @@ class Necessary:
         "the examples are drawn from the distribution named in the scope",
         "the answer and foil tokens stand for the behaviour",
         "what the removal leaves in place of the component is an input the rest of the model can take",
-        "where label and answer follow from one another, nothing else that goes with the label tells itself apart (g10)",
+        "where label and answer follow from one another, what else goes with the label is not told apart (g10)",
     )
     stressed: ClassVar[str] = "what stands in the component's place: mean, another input's, zero (g5)"
 
