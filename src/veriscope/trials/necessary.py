@@ -71,7 +71,6 @@ REFITS = 8  # fits on redrawn dev clusters that say how far the own part is know
 TOLD_APART = 0.02  # share of dev items that must tell the variable from the answer before its own part can be asked for
 ROUNDING = 1e-6  # of the size of activations: what float32 leaves of a component that was taken out
 READABLE = 0.05  # bits that must have been there before an erasure can have taken them
-KINDS: tuple[Kind, ...] = ("mean", "resample", "zero")
 CLASSES, PER_CLASS, PREFIXES = 5, 30, 240  # off-target tasks that the engine makes, and neutral prefixes
 
 
