@@ -19,12 +19,14 @@ from veriscope.zoo.dormant import (
     SITE,
     AlignmentSearch,
     Dormant,
+    cost_of_others,
     effect_of,
     mediates,
     necessary,
     plantings,
     self_test,
     weight_of,
+    with_excess,
 )
 
 BEDS = [{}, DORMANT, {"through": 0.0}, {"copy": 1.0}, {"silent": 3.0}, {"effect": 0.2}, {"width": 48}]
@@ -150,3 +152,11 @@ def test_an_erasing_claim_has_neutral_text_without_questions() -> None:
         claim, _ = necessary(seed=0, how="fitted", method_name="MeanDifference")
 
     assert len(claim.neutral) == 64 and all("?" not in text for text in claim.neutral)
+
+
+@pytest.mark.parametrize("excess", [0.1, 0.2])
+def test_the_excess_dial_counts_what_removals_of_equal_variance_cost(excess: float) -> None:
+    bed = with_excess(Dormant(seed=2), excess)
+
+    assert bed.effect - cost_of_others(bed) == pytest.approx(excess, abs=0.02)
+    assert bed.effect > excess + 0.01  # they do cost something, as they lean towards the evidence

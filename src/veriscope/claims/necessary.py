@@ -13,6 +13,7 @@ from veriscope.findings import Change, Parts, Reading
 
 _RUN = "veriscope.trials.necessary:"
 SMALLEST = 0.10  # of the clean range
+OWN = SMALLEST / 5  # least own part: at a margin of 0 an own part of exactly none would pass one time in twenty
 
 BATTERY: tuple[GateSpec, ...] = (
     GateSpec(
@@ -59,12 +60,13 @@ BATTERY: tuple[GateSpec, ...] = (
     GateSpec(
         "g4",
         "specificity",
-        "is the target hurt more than other tasks and neutral text?",
+        "do other tasks and neutral text lose little beside the target?",
         "gate",
-        "times",
+        "share of the target's loss",
         _RUN + "specificity",
         level=3,
-        margin=3.0,
+        margin=0.33,
+        better="lower",
     ),
     GateSpec(
         "g5",
@@ -75,6 +77,16 @@ BATTERY: tuple[GateSpec, ...] = (
         _RUN + "ablation_grid",
         level=3,
         margin=SMALLEST,
+    ),
+    GateSpec(
+        "g10",
+        "own part",
+        "does it cost anything when what goes with the answer anyway is left in place?",
+        "gate",
+        "clean ranges",
+        _RUN + "own_part",
+        level=3,
+        margin=OWN,
     ),
     GateSpec(
         "d6",
@@ -160,6 +172,7 @@ class Necessary:
         "the examples are drawn from the distribution named in the scope",
         "the answer and foil tokens stand for the behaviour",
         "what the removal leaves in place of the component is an input the rest of the model can take",
+        "where label and answer follow from one another, what else goes with the label is not told apart (g10)",
     )
     stressed: ClassVar[str] = "what stands in the component's place: mean, another input's, zero (g5)"
 
@@ -199,7 +212,11 @@ class Necessary:
     def statement(self) -> str:
         """The claim in words."""
         site, position = self.where
-        what = f"the subspace for '{self.of}'" if not isinstance(self.finding, Parts) else self._parts()
+        what = (
+            f"the subspace for '{self.of}' (with it goes what varies along it)"
+            if not isinstance(self.finding, Parts)
+            else self._parts()
+        )
         return (
             f"Removing {what} at {site}, position {position}, lowers logit(answer) - logit(foil) by at least "
             f"{self.smallest_effect:g} of its clean range more than removals matched in rank and variance, and giving "

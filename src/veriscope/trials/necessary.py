@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from scipy import stats
 from torch import Tensor
 
 from veriscope.claims.battery import GateSpec
@@ -53,10 +54,10 @@ from veriscope.trials.removal import (
     run_intact,
     sites_of,
 )
-from veriscope.trials.statistics import Array, Resampler, ratio_of_sums, spread_of
+from veriscope.trials.statistics import ONE_SIDED, Array, Resampler, spread_of, standard_error
 
 ITEMS = 800  # most gate items that are run
-DEV_ITEMS = 500
+DEV_ITEMS = 700
 FEW = 160  # items on which random removals are run, except where that is cheap
 SCREEN = 12  # dev items on which every random removal is tried first, except where that is cheap
 SPARE = 8  # random removals behind that one that are run on gate items as well, or 3 where runs are dear
@@ -64,8 +65,12 @@ TAIL = 0.05  # the random removal that must be beaten stands this far from the t
 RESCUERS = 5
 RESCUER_POOL = 40
 TUNED_PASSES = 256
+DONORS = 3  # other inputs whose values are put in the component's place, each by itself
+FREE = 0.02  # nats lost elsewhere that count as no damage: the side-effect budget of C4
+REFITS = 8  # fits on redrawn dev clusters that say how far the own part is known
+TOLD_APART = 0.02  # share of dev items that must tell the variable from the answer before its own part can be asked for
+ROUNDING = 1e-6  # of the size of activations: what float32 leaves of a component that was taken out
 READABLE = 0.05  # bits that must have been there before an erasure can have taken them
-KINDS: tuple[Kind, ...] = ("mean", "resample", "zero")
 CLASSES, PER_CLASS, PREFIXES = 5, 30, 240  # off-target tasks that the engine makes, and neutral prefixes
 
 
@@ -198,13 +203,15 @@ class Bench:
         return f"clean range {own:.3g} logits at the site, {last:.3g} in the last state{floor}"
 
     def drops(
-        self, intact: Intact, removals: Sequence[Removal], kinds: Sequence[Kind] = ("mean",)
+        self, intact: Intact, removals: Sequence[Removal], kinds: Sequence[Kind] = ("mean",), donor: int = 0
     ) -> Float[np.ndarray, "run example"]:
         """Drop of the behaviour of each row, in clean ranges, under each removal of each kind, kinds outermost.
 
-        All are replayed from one run of the rows; another input's value comes from a donor of another cluster.
+        All are replayed from one run of the rows; another input's value comes from a donor of another cluster, one of
+        several by the number `donor`.
         """
-        given = intact.given(donors(intact.rows, seed=self.seed + 1)) if "resample" in kinds else None
+        seed = self.seed + 1 + 1_000 * donor
+        given = intact.given(donors(intact.rows, seed=seed)) if "resample" in kinds else None
         runs = [removal.edits(kind, intact.rows.at, given) for kind in kinds for removal in removals]
         return (intact.scores.gap - gaps(self.subject, intact.rows, runs)) / self.range
 
@@ -267,22 +274,20 @@ class Bench:
         return min(self.rank, len(self.controls)) - 1
 
     @cached_property
-    def grid(self) -> tuple[dict[Kind, Array], dict[Kind, Array]]:
-        """Drops by kind: under the claim's removal on gate items, and under a random one on the few.
+    def beaten(self) -> Array:
+        """Drop of every gate item under the random removal that must be beaten."""
+        cut, drop = self.controls[self.mark]
+        return drop if self.few is self.items else self.drop(self.items, cut)
 
-        Where the mean is left the random one is that of g2; else the hardest of all that were run on gate items, or
-        where runs are dear of those from the mark on.
+    @cached_property
+    def grid(self) -> dict[Kind, Array]:
+        """Drops of all gate items under the claim's removal, by what is left in the component's place.
+
+        Another input's value is drawn `DONORS` times for each item, so that the draw's own chance is averaged out.
         """
-        others, cuts = KINDS[1:], [cut for cut, _ in self.controls[0 if self.cheap else self.mark :]]
-        if self.few is self.items:
-            both = self.drops(self.items, [self.removal, *cuts], others).reshape(len(others), 1 + len(cuts), -1)
-            mine, theirs = both[:, 0], both[:, 1:]
-        else:
-            mine = self.drops(self.items, [self.removal], others)
-            theirs = self.drops(self.few, cuts, others).reshape(len(others), len(cuts), -1)
-        worst = [max(drops, key=lambda drop: drop.mean()) for drops in theirs]
-        known = self.controls[self.mark][1]
-        return dict(zip(KINDS, (self.claimed, *mine), strict=True)), dict(zip(KINDS, (known, *worst), strict=True))
+        drawn = [self.drops(self.items, [self.removal], ("resample",), donor=k)[0] for k in range(DONORS)]
+        zeroed = self.drops(self.items, [self.removal], ("zero",))[0]
+        return {"mean": self.claimed, "resample": np.mean(drawn, axis=0), "zero": zeroed}
 
     # ---- what else
 
@@ -296,6 +301,11 @@ class Bench:
             raise UserError(f"Labels {strange[:3]} occur in the gate pool but not in dev. Merge or drop them.")
         dev, gate = (torch.tensor([index[x] for x in i.rows.labels]) for i in (self.dev_items, self.items))
         return dev, gate, classes
+
+    @cached_property
+    def answers(self) -> set[int]:
+        """Tokens that the claim's behaviour is read off."""
+        return {int(t) for t in (*self.dev_items.rows.answer, *self.dev_items.rows.foil) if t >= 0}
 
     @cached_property
     def neutral(self) -> tuple[str, ...]:
@@ -317,17 +327,16 @@ class Bench:
         return self.rescuers is not None and self.rescuers.fired
 
     def dev_estimate(self) -> Estimate:
-        """Excess drop on the few dev rows, each under a removal fitted without its fold (rule R7).
+        """Excess drop on the dev items, each under a removal fitted without its fold (rule R7).
 
         `clusters` is scaled so that power is reckoned for the gate items that will be run.
         """
-        few = self.dev_few
-        drops = self._held_out_drops() if self._fitted_here else self.drop(few, self.removal)
+        items = self.dev_items
+        drops = self._held_out_drops() if self._fitted_here else self.drop(items, self.removal)
         if not isinstance(self.matched, NotRun):
             control, known = self.screened[0][min(self.rank, len(self.screened[0])) - 1]
-            theirs = known if self.cheap else self.drop(few, control)
-            drops = drops - (theirs if theirs.mean() > 0 else 0.0)
-        found = Resampler(few.rows.clusters, self.seed, draws=1_000).mean(drops)
+            drops = drops - (self.drop(items, control) if known.mean() > 0 else 0.0)
+        found = Resampler(items.rows.clusters, self.seed, draws=1_000).mean(drops)
         pool = self.claim.on.gate
         each = pool.n / pool.n_clusters
         run = pool.n_clusters * (1 - (1 - min(ITEMS, pool.n) / pool.n) ** each)  # clusters that ITEMS of them fall into
@@ -338,12 +347,12 @@ class Bench:
         return not isinstance(self.claim.finding, Parts) and self.claim.finding.origin.examples == self.dev.hash
 
     def _held_out_drops(self) -> Array:
-        few = self.dev_few
-        fold = cluster_folds(self.dev_items.rows.clusters, min(self.effort.folds, 3), self.seed)
-        mine, out = fold[torch.tensor(self.dev_order)], np.zeros(len(few.rows))
-        for f in mine.unique().tolist():
-            here = torch.nonzero(mine == f).flatten().tolist()
-            out[here] = self.drop(few.take(here), refit(self, fold != f))
+        items = self.dev_items
+        fold = cluster_folds(items.rows.clusters, min(self.effort.folds, 3), self.seed)
+        out = np.zeros(len(items.rows))
+        for f in fold.unique().tolist():
+            here = torch.nonzero(fold == f).flatten().tolist()
+            out[here] = self.drop(items.take(here), refit(self, fold != f))
         return out
 
 
@@ -385,23 +394,6 @@ def _spared(bench: Bench, result: GateResult) -> GateResult:
         return result
     note = "redundant: the single removal has no effect, a joint removal does (f7)"
     return dataclasses.replace(result, outcome="unclear", items_needed=None, note=f"{note}; {result.note}".rstrip("; "))
-
-
-def _beyond_control(bench: Bench, mine: Array, control: Array) -> Array:
-    """Columns whose `_difference` is the claim's mean on all gate items less the control's on the few; [item, 4].
-
-    A control that helps counts as one that does nothing.
-    """
-    columns = np.zeros((len(mine), 4))
-    columns[:, 0], columns[:, 1] = mine, 1.0
-    columns[bench.few_index, 2] = control if control.mean() > 0 else 0.0
-    columns[bench.few_index, 3] = 1.0
-    return columns
-
-
-def _difference(sums: Array) -> Array:
-    """Difference of two ratios of sums: their items may differ, clusters are drawn once for both."""
-    return np.asarray(ratio_of_sums(sums[..., :2]) - ratio_of_sums(sums[..., 2:]))
 
 
 # ---- i0, g1 -----------------------------------------------------------------------------------------------------
@@ -463,7 +455,7 @@ def erasure_complete(bench: Bench, spec: GateSpec) -> GateResult:
         found = crossfit_bits(probe, a, dev_codes[None], fold, b, gate_codes[None], len(classes), seed=bench.seed)
         return as_array(found)[0]
 
-    before, after = bits(dev, gate), bits(cut.erase(dev), cut.erase(gate))
+    before, after = bits(dev, gate), bits(*_above_rounding(cut.erase(dev), cut.erase(gate)))
     there = bench.draws.mean(before)
     points = _points_left(bench, probe, cut, dev, gate)
     listed = (Control("bits before", there), Control("bits after", bench.draws.mean(after)))
@@ -477,6 +469,19 @@ def erasure_complete(bench: Bench, spec: GateSpec) -> GateResult:
         mend = f"'{bench.claim.of}' can still be read, so it was not removed: remove it with methods.LEACE"
         return dataclasses.replace(result, note=f"{mend}; {points}")
     return result
+
+
+def _above_rounding(dev: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
+    """Both without the directions in which dev varies by no more than float32 rounds.
+
+    On a site of low rank an erasure leaves about 1e-7 of what it took, and a probe that is scaled by spread reads it.
+    """
+    centre = dev.double().mean(0)
+    x = dev.double() - centre
+    values, vectors = torch.linalg.eigh(x.T @ x / len(x))
+    size = float((dev.double().square().sum(1)).mean())  # rounding goes with the size of the values, not their spread
+    vectors = vectors[:, values > (ROUNDING**2) * max(size, 1e-300)]
+    return tuple((((t.double() - centre) @ vectors) @ vectors.T).to(dev) for t in (dev, gate))  # type: ignore[return-value]
 
 
 def _points_left(bench: Bench, probe: LogisticProbe, cut: Subspace, dev: Tensor, gate: Tensor) -> str:
@@ -502,27 +507,27 @@ def _points_left(bench: Bench, probe: LogisticProbe, cut: Subspace, dev: Tensor,
 def matched_removal(bench: Bench, spec: GateSpec) -> GateResult:
     """g2: excess over the random removal that hurts more than 95% of them, on the same items.
 
-    All are tried on a few dev rows; the hardest of them are run on gate items, and the one at the 95th percentile
-    there is the control. Beyond it is beyond the mean random removal too.
+    All are tried on a few dev rows; the hardest of them are run on some gate items, and the one at the 95th percentile
+    there is run on all items and is the control. Beyond it is beyond the mean random removal too.
     """
     matched = bench.matched
     if isinstance(matched, NotRun):
         return not_run(spec, matched.reason)
     found = bench.screened[1]
-    control = bench.controls[bench.mark][1]
+    control = bench.beaten
     name = f"random removal at the {1 - TAIL:.0%} mark"
     low, high = (float(q) for q in np.quantile(found, [0.05, 0.95]))
     typical = Estimate(float(found.mean()), low, high, len(bench.small(SCREEN).rows), len(found))
     listed = (
-        Control(name, bench.few_draws.mean(control)),
+        Control(name, bench.draws.mean(control)),
         Control("hardest random removal", bench.few_draws.mean(bench.controls[0][1])),
         Control("mean random removal (dev)", typical, "bounds: 5% and 95% of the random removals"),
     )
-    columns = _beyond_control(bench, bench.claimed, control)
+    beyond = bench.claimed - (control if control.mean() > 0 else 0.0)  # one that helps counts as one that does nothing
+    columns = np.stack([beyond, np.ones_like(beyond)], 1)
     assert spec.margin is not None
     result = judge(
-        spec, bench.draws.estimate(columns, _difference),
-        p_value=bench.draws.p_value(columns, spec.margin, statistic=_difference),
+        spec, bench.draws.estimate(columns), p_value=bench.draws.p_value(columns, spec.margin),
         raw=bench.draws.mean(bench.claimed), controls=listed, strongest=name,
         spread=spread_of(bench.claimed, bench.items.rows.clusters),
         series={"random drops on dev": tuple(float(v) for v in np.sort(found))},
@@ -549,7 +554,7 @@ def rescue(bench: Bench, spec: GateSpec) -> GateResult:
     listed += _gold(bench)
     assert spec.margin is not None
     result = judge(spec, bench.draws.estimate(columns), p_value=bench.draws.p_value(columns, spec.margin),
-                   controls=listed, strongest=back.name, note="shares of the drop that are restored")  # fmt: skip
+                   controls=listed, note="shares of the drop that are restored")  # fmt: skip
     return _spared(bench, result)
 
 
@@ -572,26 +577,42 @@ def _gold(bench: Bench) -> list[Control]:
 
 
 def specificity(bench: Bench, spec: GateSpec) -> GateResult:
-    """g4: drop of the answer's log-probability, over the worst loss on tasks that have nothing to do with it."""
+    """g4: the worst loss on tasks that have nothing to do with it, as a share of what the answer loses, both in nats.
+
+    The share stays finite where nothing is lost elsewhere. The first `FREE` nats count as no damage.
+    """
     target = bench.items.scores.logp - bench.removed.logp
     damage = bench.harm
     if not damage:
         return not_run(spec, "no neutral text of three tokens could be had: give `neutral` texts")
-    worst = max(damage, key=lambda name: damage[name][0].mean())
-    harm, clusters = damage[worst]
-    floor = max(target.mean(), 1e-3) / 100  # no damage at all counts as a hundredth of the target's drop
-    there = Resampler(clusters, bench.seed + 1)
-    above = bench.draws.distribution(np.stack([target, np.ones_like(target)], 1))
-    below = np.maximum(there.distribution(np.stack([harm, np.ones_like(harm)], 1)), floor)
-    drawn, value = above / below, float(target.mean() / max(harm.mean(), floor))
-    low, high = (float(q) for q in np.quantile(drawn, [0.05, 0.95]))
-    estimate = Estimate(value, min(low, value), max(high, value), len(target), bench.draws.n_clusters)
-    assert spec.margin is not None
+    own = bench.draws.mean(target)
     listed = [Control(name, Resampler(c, bench.seed + 1).mean(d), "nats lost") for name, (d, c) in damage.items()]
-    result = judge(spec, estimate, p_value=float((1 + (drawn <= spec.margin).sum()) / (1 + len(drawn))),
-                   raw=bench.draws.mean(target), controls=listed, strongest=worst,
-                   note="raw and controls in nats; the ratio is capped at 100")  # fmt: skip
+    worst = max(damage, key=lambda name: damage[name][0].mean())
+    note = f"the answer loses {own.value:.3g} nats, {worst} most of all else; {FREE:g} nats are free"
+    if own.low <= 0:
+        outcome: Any = "fail" if own.high < FREE else "unclear"
+        none = NotRun("the answer is not shown to lose any log-probability, so there is no share of it")
+        empty = GateResult(spec.gate, spec.title, spec.role, spec.unit, outcome, spec.better, spec.margin, none,
+                           raw=own, controls=tuple(listed), note=f"{none.reason}; {note}")  # fmt: skip
+        return _spared(bench, empty)
+    estimate, p_value = _share_lost(bench, target, *damage[worst], spec.margin or 0.0)
+    result = judge(spec, estimate, p_value=p_value, raw=own, controls=listed, note=note)
     return _spared(bench, result)
+
+
+def _share_lost(
+    bench: Bench, target: Array, harm: Array, clusters: tuple[str, ...], margin: float
+) -> tuple[Estimate, float]:
+    """Nats lost elsewhere, less the free ones, over those of the answer, and the p-value of its being over a margin."""
+    elsewhere = Resampler(clusters, bench.seed + 1)
+    above = elsewhere.distribution(np.stack([harm, np.ones_like(harm)], 1)) - FREE
+    below = bench.draws.distribution(np.stack([target, np.ones_like(target)], 1))
+    # target x margin against the harm: the same comparison as of the shares, and no draw can divide by nothing
+    p_value = float((1 + (above >= margin * below).sum()) / (1 + len(above)))
+    drawn = above / np.maximum(below, 1e-3 * float(target.mean()))
+    value = float((harm.mean() - FREE) / target.mean())
+    low, high = (float(q) for q in np.quantile(drawn, [0.05, 0.95]))
+    return Estimate(value, min(low, value), max(high, value), len(target), bench.draws.n_clusters), p_value
 
 
 Damage = dict[str, tuple[Array, tuple[str, ...]]]
@@ -620,14 +641,15 @@ def _on_neutral(bench: Bench) -> Damage:
     """Five frequent next tokens that the intact model ranks first, and the next token of neutral text.
 
     The removal is made at the token before, or everywhere if the claim's is. Places where the claim's own answers or
-    foils come next, or are what the intact model expects, are the target and not off it.
+    foils come next, or are what the intact model expects, are the target and not off it. Elsewhere they are left out
+    of what may come next: a fall of theirs raises all others alike, and that is the target's effect again.
     """
     texts = bench.neutral
     if not texts:
         return {}
     ids = bench.subject.tokens(list(texts))
+    answers = bench.answers
     first, sure, real = _expected(bench, texts, ids)
-    answers = {int(t) for t in (*bench.dev_items.rows.answer, *bench.dev_items.rows.foil)}
     rng = np.random.default_rng([bench.seed, 0x4E])
     seen: dict[int, list[_Place]] = {}
     places: list[_Place] = []
@@ -654,27 +676,37 @@ def _on_neutral(bench: Bench) -> Damage:
 _Place = tuple[int, int, int, float]  # which text, position, the token after it, its intact log-probability (nats)
 
 
-def _logp(bench: Bench, texts: Sequence[str], edits: Sequence[Edit] = ()) -> Iterator[Float[Tensor, "token vocab"]]:
-    """Log-probabilities behind every token of each text, a few texts at a time since all are held."""
+def _logits(bench: Bench, texts: Sequence[str], edits: Sequence[Edit] = ()) -> Iterator[Float[Tensor, "token vocab"]]:
+    """Logits behind every token of each text, a few texts at a time since all are held."""
     step = 16 if (bench.subject.vocab_size or 0) > 4_096 else 512
     for start in range(0, len(texts), step):
         run = bench.subject.run(list(texts[start : start + step]), edits=edits, logits="all")
         assert run.logits is not None
         for row, mask in zip(run.logits, run.mask, strict=True):
-            yield torch.log_softmax(row[: int(mask.sum())].float().cpu(), -1)
+            yield row[: int(mask.sum())].float().cpu()
+
+
+def _among_others(bench: Bench, logits: Float[Tensor, "*place vocab"]) -> Float[Tensor, "*place vocab"]:
+    """Log-probabilities of the next token, given that it is none of the claim's answers and foils."""
+    logits = logits.float().cpu().clone()
+    logits[..., sorted(bench.answers)] = -torch.inf
+    return torch.log_softmax(logits, -1)
 
 
 def _expected(
     bench: Bench, texts: Sequence[str], ids: Sequence[Sequence[int]]
 ) -> tuple[list[list[int]], list[list[float]], list[list[float]]]:
-    """At each place of each text: the token ranked first, its log-probability, and that of the token that comes."""
+    """At each place of each text: the token ranked first, its log-probability, and that of the token that comes.
+
+    Log-probabilities are those among other tokens than the claim's answers.
+    """
     first: list[list[int]] = []
     sure: list[list[float]] = []
     real: list[list[float]] = []
-    for logp, mine in zip(_logp(bench, texts), ids, strict=True):
-        best = logp.max(-1)
-        first.append(best.indices.tolist())
-        sure.append(best.values.tolist())
+    for logits, mine in zip(_logits(bench, texts), ids, strict=True):
+        logp = _among_others(bench, logits)
+        first.append(logits.argmax(-1).tolist())
+        sure.append(logp.max(-1).values.tolist())
         real.append(logp[:-1].gather(1, torch.tensor(mine[1:])[:, None])[:, 0].tolist())
     return first, sure, real
 
@@ -699,7 +731,8 @@ _Asked = Sequence[Sequence[tuple[int, int]]]  # for each text: positions, and th
 def _cut_everywhere(bench: Bench, texts: Sequence[str], asked: _Asked) -> list[list[float]]:
     """Log-probabilities of the tokens asked for, with the removal at every position."""
     edits = bench.removal.edits("mean", "all")
-    return [[float(logp[p, t]) for p, t in mine] for logp, mine in zip(_logp(bench, texts, edits), asked, strict=True)]
+    runs = (_among_others(bench, logits) for logits in _logits(bench, texts, edits))
+    return [[float(logp[p, t]) for p, t in mine] for logp, mine in zip(runs, asked, strict=True)]
 
 
 def _cut_before(bench: Bench, texts: Sequence[str], asked: _Asked) -> list[list[float]]:
@@ -711,34 +744,109 @@ def _cut_before(bench: Bench, texts: Sequence[str], asked: _Asked) -> list[list[
         filled = torch.tensor([[*mine, *[mine[-1]] * (most - len(mine))] for mine in some])
         at, tokens = filled[..., 0].T, filled[..., 1].T
         runs = [Variant(bench.removal.edits("mean", place), place) for place in at]
-        logp = torch.log_softmax(bench.subject.sweep(texts[start : start + step], runs).logits.float().cpu(), -1)
+        logp = _among_others(bench, bench.subject.sweep(texts[start : start + step], runs).logits)
         found = logp.gather(-1, tokens[..., None])[..., 0].T
         out += [row[: len(mine)].tolist() for row, mine in zip(found, some, strict=True)]
     return out
 
 
-# ---- g5, d6 -----------------------------------------------------------------------------------------------------
+# ---- g5, g10, d6 -----------------------------------------------------------------------------------------------------
 
 
 def ablation_grid(bench: Bench, spec: GateSpec) -> GateResult:
-    """g5: excess over the hardest random removals whether mean, another input's value or zero is left."""
-    if isinstance(bench.matched, NotRun):
-        return not_run(spec, bench.matched.reason)
-    mine, theirs = bench.grid
-    columns = {kind: _beyond_control(bench, mine[kind], theirs[kind]) for kind in KINDS}
-    listed = [
-        Control(f"random removal, {k}", bench.few_draws.mean(theirs[k]), f"the claim: {mine[k].mean():.2f}")
-        for k in KINDS
-    ]
-    found = {kind: bench.draws.estimate(c, _difference) for kind, c in columns.items()}
+    """g5: the drop, whether the component's mean, another input's value or zero is left; the least counts.
+
+    That it is more than random removals cost is asked once, by g2. Here it is asked whether the drop is the
+    component's and not that of what was put in its place: an effect of the mean alone is METHOD-CONDITIONAL
+    (Transformer Circuit Faithfulness Metrics are not Robust, Miller 2024).
+    """
+    found = {kind: bench.draws.mean(drop) for kind, drop in bench.grid.items()}
     worst = min(found, key=lambda kind: found[kind].low)
     assert spec.margin is not None
     split = "" if len({e.low > spec.margin for e in found.values()}) == 1 else "METHOD-CONDITIONAL: "
     told = ", ".join(f"{kind} {e.value:.2f} [{e.low:.2f}, {e.high:.2f}]" for kind, e in found.items())
-    result = judge(spec, found[worst], p_value=bench.draws.p_value(columns[worst], spec.margin, statistic=_difference),
-                   controls=listed, strongest=f"random removal, {worst}",
-                   note=f"{split}excess with {told}; the worst counts")  # fmt: skip
+    columns = np.stack([bench.grid[worst], np.ones(len(bench.items.rows))], 1)
+    result = judge(spec, found[worst], p_value=bench.draws.p_value(columns, spec.margin),
+                   controls=[Control(f"{kind} left", e) for kind, e in found.items()],
+                   note=f"{split}drop with {told}; the least counts")  # fmt: skip
     return _spared(bench, result)
+
+
+def own_part(bench: Bench, spec: GateSpec) -> GateResult:
+    """g10: the drop when what the variable shares with the answer is left in place, and only its own part removed.
+
+    A variable that nothing reads, but that goes with one that is used, takes that one's part along when it is erased.
+    What goes with the answer is known: the removal's covariance with the variable is replaced by the one that is left
+    among examples of the same answer (a partial covariance). The bounds count that this was fitted on dev. Where the
+    answer follows from the variable, or the variable from the answer, nothing tells them apart and nothing is asked.
+    """
+    cut = bench.removal
+    if not isinstance(cut, Subspace):
+        return printed(spec, NotRun("not applicable: parts are removed whole, with all that they carry"))
+    codes = bench.codes[0]
+    answers = torch.unique(bench.dev_items.rows.answer, return_inverse=True)[1]
+    apart = min(_not_following(answers, codes), _not_following(codes, answers))
+    if apart < TOLD_APART:
+        told = (
+            f"not applicable: '{bench.claim.of}' and the answer follow from one another in all but {apart:.0%} of dev"
+        )
+        return printed(spec, NotRun(told), note=f"{told}; what else goes with it was removed along with it")
+    acts = _last_acts(bench.dev_items, cut.site)
+    kept = own_of(cut, acts, codes, answers)
+    drop = bench.drop(bench.items, kept)
+    again = [own_of(cut, acts[rows], codes[rows], answers[rows]) for rows in _redrawn(bench)]
+    means = bench.drops(bench.few, again).mean(1)
+    found = _less_sure(bench.draws.mean(drop), float(means.std(ddof=1)))
+    assert spec.margin is not None
+    p_value = float(stats.norm.sf((found.value - spec.margin) / max(standard_error(found), 1e-12)))
+    shared = Control("all of it", bench.draws.mean(bench.claimed))
+    note = f"'{bench.claim.of}' and the answer differ in {apart:.0%} of dev; of the drop {shared.estimate.value:.2f}"  # type: ignore[union-attr]
+    note += f" its own part costs {found.value:.2f}"
+    if found.low <= spec.margin:
+        note += ": it may be that of anything that goes with the answer; add examples in which they differ"
+    return _spared(bench, judge(spec, found, p_value=p_value, controls=(shared,), note=note))
+
+
+def _not_following(wanted: Int[Tensor, "example"], given: Int[Tensor, "example"]) -> float:
+    """Share of examples that the most frequent value of one variable, given the other, gets wrong."""
+    table = torch.zeros(int(given.max()) + 1, int(wanted.max()) + 1)
+    table.index_put_((given, wanted), torch.ones(len(given)), accumulate=True)
+    return 1 - float(table.max(1).values.sum() / table.sum())
+
+
+def own_of(
+    cut: Subspace, acts: Float[Tensor, "example d"], codes: Int[Tensor, "example"], answers: Int[Tensor, "example"]
+) -> Subspace:
+    """A removal that takes the same away where it reads, but writes only what does not go with the answer."""
+
+    def centred(values: Int[Tensor, "example"]) -> Tensor:
+        hot = torch.nn.functional.one_hot(values, int(values.max()) + 1).double()
+        return hot - hot.mean(0)
+
+    x, z, a = acts.double(), centred(codes), centred(answers)
+    x = x - x.mean(0)
+    weights = torch.linalg.pinv(x.T @ z, rtol=1e-6) @ cut.left.double()  # the removal's writes by classes of z
+    shared = x.T @ a @ torch.linalg.pinv(a.T @ a, rtol=1e-6) @ (a.T @ z)
+    return dataclasses.replace(cut, left=(cut.left.double() - shared @ weights).to(cut.left), name="own part")
+
+
+def _redrawn(bench: Bench) -> Iterator[Int[Tensor, "example"]]:
+    """Places of dev items, their clusters drawn with replacement."""
+    rng = np.random.default_rng([bench.seed, 0x6E])
+    codes = np.unique(np.asarray(bench.dev_items.rows.clusters), return_inverse=True)[1]
+    places = [np.flatnonzero(codes == c) for c in range(codes.max() + 1)]
+    for _ in range(REFITS):
+        yield torch.as_tensor(np.concatenate([places[c] for c in rng.integers(0, len(places), len(places))]))
+
+
+def _less_sure(found: Estimate, error: float) -> Estimate:
+    """An estimate whose bounds also count a standard error of what it was measured with."""
+    more = stats.norm.ppf(ONE_SIDED) * error
+    low, high = (
+        found.value - np.hypot(found.value - found.low, more),
+        found.value + np.hypot(found.high - found.value, more),
+    )
+    return dataclasses.replace(found, low=float(low), high=float(high))
 
 
 def leftover(bench: Bench, spec: GateSpec) -> GateResult:
@@ -794,10 +902,11 @@ class Rescue:
 
 @dataclass(frozen=True, eq=False)
 class _Beside:
-    """One place that may make up for the claimed one: edits for dev rows and for gate items."""
+    """One place that may make up for the claimed one: its removal beside the claim's, and that by itself."""
 
     name: str
     cut: Removal
+    alone: Removal
     position: str | int
 
 
@@ -826,12 +935,19 @@ def _sample_of(pool: Sample, rows: Rows) -> Sample:
 
 
 def _beyond(bench: Bench, rows: Intact, sample: Sample, beside: Sequence[_Beside]) -> list[tuple[Array, Array]]:
-    """For each place the joint drop beyond its own, and the joint drop, item by item, in clean ranges."""
-    mine = bench.removal.edits("mean", rows.rows.at)
-    others = [place.cut.edits("mean", bench.subject.where(place.position, sample)) for place in beside]
-    found = gaps(bench.subject, rows.rows, [*others, *((*mine, *other) for other in others)])
-    alone, joint = found[: len(others)], found[len(others) :]
-    return [((a - j) / bench.range, (rows.scores.gap - j) / bench.range) for a, j in zip(alone, joint, strict=True)]
+    """For each place the joint drop beyond its own, and the joint drop, item by item, in clean ranges.
+
+    Its own is that of whichever costs more by itself: the removal as it was fitted beside the claim's, which need not
+    fit a stream that still has the claim's part, or the one fitted on the intact model.
+    """
+    mine, n = bench.removal.edits("mean", rows.rows.at), len(beside)
+    at = [bench.subject.where(place.position, sample) for place in beside]
+    others = [place.cut.edits("mean", where) for place, where in zip(beside, at, strict=True)]
+    whole = [place.alone.edits("mean", where) for place, where in zip(beside, at, strict=True)]
+    found = gaps(bench.subject, rows.rows, [*others, *whole, *((*mine, *other) for other in others)])
+    kept = [min(pair, key=lambda gap: float(gap.mean())) for pair in zip(found[:n], found[n : 2 * n], strict=True)]
+    joint = found[2 * n :]
+    return [((a - j) / bench.range, (rows.scores.gap - j) / bench.range) for a, j in zip(kept, joint, strict=True)]
 
 
 def _subspaces_beside(bench: Bench) -> list[_Beside]:
@@ -857,14 +973,15 @@ def _subspaces_beside(bench: Bench) -> list[_Beside]:
         except BadPosition:  # this factor does not stand in the texts
             continue
     mine = cut.edits("mean", bench.dev_items.rows.at)
-    run = bench.subject.run(sample.texts, read=[r for _, _, r in reads], edits=mine) if reads else None
+    wanted_reads = [r for _, _, r in reads]
+    runs = [bench.subject.run(sample.texts, read=wanted_reads, edits=e) for e in (mine, ())] if reads else []
     for site, position, read in reads:
-        assert run is not None
-        acts = run[read].flatten(1)
-        left, right, centre = erasure(acts, codes, len(classes), shrink=True)
-        if left.shape[1]:
+        beside, alone = (
+            Subspace(site, *erasure(run[read].flatten(1), codes, len(classes), shrink=True)) for run in runs
+        )
+        if beside.rank:
             place = "all" if bench.everywhere else position
-            found.append(_Beside(f"{site} at {position}", Subspace(site, left, right, centre), place))
+            found.append(_Beside(f"{site} at {position}", beside, alone, place))
     return found
 
 
@@ -876,7 +993,8 @@ def _parts_beside(bench: Bench) -> list[_Beside]:
     order = np.random.default_rng([bench.seed, 0x5E]).permutation(len(others))[:RESCUER_POOL]
     picked: list[Part] = [others[i] for i in order]
     names = [p.site if p.unit is None else f"{p.site}[{p.unit}]" for p in picked]
-    return [_Beside(n, part_set([p], bench.dev_items), bench.position) for n, p in zip(names, picked, strict=True)]
+    cuts = [part_set([part], bench.dev_items) for part in picked]
+    return [_Beside(name, cut, cut, bench.position) for name, cut in zip(names, cuts, strict=True)]
 
 
 def redundancy(bench: Bench, spec: GateSpec) -> GateResult:

@@ -138,7 +138,7 @@ def lost_beyond_matched(bed: Planted, variable: str = USED, draws: int = 100) ->
     h, _ = site(bed, [row["text"] for row in rows])
     x = h - h.mean(0)
     own = torch.linalg.qr(bed.written(variable).T).Q
-    directions = _as_varied(x - (x @ own) @ own.T, float((x @ own).square().sum(1).mean()), draws, bed.seed)
+    directions = as_varied(x - (x @ own) @ own.T, float((x @ own).square().sum(1).mean()), draws, bed.seed)
     clean = _preference(bed, rows, h)
     other = torch.randperm(len(h), generator=torch.Generator().manual_seed(bed.seed))
     span = max(clean - _preference(bed, rows, h[other]), 0.01)
@@ -146,7 +146,7 @@ def lost_beyond_matched(bed: Planted, variable: str = USED, draws: int = 100) ->
     return lost(bed, variable) - max(0.0, float(np.quantile(cost, 0.95)))
 
 
-def _as_varied(x: Float[Tensor, "text width"], variance: float, draws: int, seed: int) -> Float[Tensor, "draw width"]:
+def as_varied(x: Float[Tensor, "text width"], variance: float, draws: int, seed: int) -> Float[Tensor, "draw width"]:
     """Random directions along which centred values vary so much: Gaussians times a power of the covariance."""
     values, vectors = torch.linalg.eigh(x.T @ x / len(x))
     scale = (values / values[-1]).clamp_min(1e-9).log()

@@ -10,6 +10,9 @@ or no. Heads of block 0 look from `?` to the k word and write its bit, each on a
     three   three heads do, and the sum is cut off: no single one can turn the answer
     backup  one head carries z; a head of block 1 looks to the k word only where the first one has written nothing
     centre  one head carries z and also the topic of the text, by which every next word is chosen
+    sized   two heads carry z; the answer needs that the first one writes something, but little of what it writes
+    offset  one head carries z beside a constant; set to its mean the constant goes on and a head of block 1 sleeps, set
+            to zero that one wakes
 
 Beside them stand a loud head, which writes z six times as large on a direction that nothing reads, and heads that carry
 noise. (Real models have such heads: The Hydra Effect, McGrath 2023; Interpretability in the Wild, Wang 2022.)
@@ -51,7 +54,9 @@ SPREAD = 0.3  # of each word along any direction that nothing else stands on
 NOISY = 0.2  # of what a carrying head writes beside z
 GAIN = 3.0  # logits that the answer adds to yes and takes from no
 ANSWERS = ("yes", "no")
-KINDS = ("plain", "shared", "or", "three", "backup", "centre")
+KINDS = ("plain", "shared", "or", "three", "backup", "centre", "sized", "offset")
+READ_OF_FIRST = 0.2  # "sized": what the answer takes of the first head's z, the rest being the second's
+OFFSET = 2.0  # of the constant beside z, so that even at its mean a head writes something
 FIRST, SECOND, WRITTEN = "blocks.0.heads.z", "blocks.1.heads.z", "blocks.0.attn_out"
 
 
@@ -64,12 +69,14 @@ class Redundant:
         kind: How z is carried; see the module's text.
         excess: For "shared": how much more of the answer the main head carries than each other head of block 0.
         quiet: Whether there is no loud head.
+        lean: Logits by which yes is preferred whatever z says; above 6 the network never answers no.
     """
 
     seed: int = 0
     kind: str = "plain"
     excess: float = 0.4
     quiet: bool = False
+    lean: float = 0.0
     heads: int = 8
     head_width: int = 8
     rows: int = 1_000
@@ -101,9 +108,14 @@ class Redundant:
             most = self.heads - 2  # two heads are left to carry other things
             least = (1 - self.excess) / most
             return {main: least + self.excess, **dict.fromkeys(others[: most - 1], least)}
-        carriers = {"or": 2, "three": 3}.get(self.kind, 1)
+        carriers = {"or": 2, "three": 3, "sized": 2}.get(self.kind, 1)
         found = {main: 1.0, **dict.fromkeys(others[: carriers - 1], 1.0)}
-        return {**found, (1, self.order[0]): 1.0} if self.kind == "backup" else found
+        return {**found, (1, self.order[0]): 1.0} if self.wakes else found
+
+    @property
+    def wakes(self) -> bool:
+        """Whether a head of block 1 carries z where the first one writes nothing."""
+        return self.kind in ("backup", "offset")
 
     @property
     def loud(self) -> tuple[int, int] | None:
@@ -177,7 +189,9 @@ class Redundant:
             if word in ("s", "?"):
                 embed[i] = d("start" if word == "s" else "ask")
             if word in ANSWERS:
-                head[i] += 6.0 * d("ask") + GAIN * (1.0 if word == "yes" else -1.0) * d("answer")
+                head[i] += (6.0 + self.lean * (word == "yes")) * d("ask") + GAIN * (1.0 if word == "yes" else -1.0) * d(
+                    "answer"
+                )
             if kind == "n" and number < 2 * TOPICS:
                 head[i] += 4.0 * d(f"{calls}{number % TOPICS}")
 
@@ -206,7 +220,7 @@ class Redundant:
         scale = self.head_width**0.25  # once in the query and once in the key: scores are what is written here
         w, b = attention.c_attn.weight, attention.c_attn.bias
         w[:, q] = 5.0 * scale * d("ask")
-        if part[0] == 1 and self.kind == "backup":  # with a first head at work, the k word scores under the start
+        if part[0] == 1 and self.wakes:  # with a first head at work, the k word scores under the start
             w[:, q] -= 6.0 * scale * d("awake")
         if self.kind == "centre" and part in self.shares:
             b[q] = 5.0 * scale  # every word behind it looks to the k word
@@ -218,6 +232,8 @@ class Redundant:
         spare = self.basis[:, len(self.features) :]
         own = torch.randn(spare.shape[1], generator=rng)
         w[:, v] = d("bit") + NOISY / SPREAD * spare @ (own / own.norm())
+        if self.kind == "offset" and part[0] == 0 and part in self.shares:
+            w[:, v] += OFFSET * d("is key")
         out = attention.c_proj.weight
         out[v - 2 * self.width] = LOUD * d("loud") if part == self.loud else self.shares[part] * self.written(part)
         if self.kind == "centre" and part in self.shares:
@@ -231,12 +247,27 @@ class Redundant:
         return start, start + self.width, start + 2 * self.width
 
     def _mlps(self, net: Any) -> None:
-        """Block 0 writes down how much its carrier says of z; block 1 adds the carriers up and writes the answer."""
-        if self.kind == "backup":
-            self._pair(net, 0, self.written(next(iter(self.shares))), self.direction("awake"), size=True)
+        """Block 0 writes down how much its carrier says; block 1 adds the carriers up and writes the answer."""
+        first, answer, awake = self.written(next(iter(self.shares))), self.direction("answer"), self.direction("awake")
         total = torch.stack([self.written(part) for part in self.shares]).sum(0)
-        cut = self.kind in ("or", "three", "backup")
-        self._pair(net, 1, 2 * total if cut else total, self.direction("answer"), cut=cut)
+        if self.kind in ("backup", "sized"):
+            self._pair(net, 0, first, awake, size=True)
+        if self.kind == "offset":  # ReLU(2x) - ReLU(2x - 1): whether anything is written at all
+            self._units(net, 0, 2 * torch.stack([first, first], 1), (0.0, -1.0), torch.stack([awake, -awake]))
+            total = total - OFFSET * awake
+        if self.kind == "sized":  # ReLU(x + size - 1) - ReLU(-x + size - 1): x, where the size is 1
+            x = READ_OF_FIRST * first + (1 - READ_OF_FIRST) * (total - first)
+            self._units(net, 1, torch.stack([x + awake, awake - x], 1), (-1.0, -1.0), torch.stack([answer, -answer]))
+            return
+        cut = self.kind in ("or", "three") or self.wakes
+        self._pair(net, 1, 2 * total if cut else total, answer, cut=cut)
+
+    def _units(self, net: Any, block: int, reads: Tensor, bias: tuple[float, float], writes: Tensor) -> None:
+        """Two units, each ReLU(what it reads + its bias) on what it writes."""
+        mlp = net.transformer.h[block].mlp
+        mlp.c_fc.weight[:, :2] = SHARP * reads
+        mlp.c_fc.bias[:2] = SHARP * torch.tensor(bias)
+        mlp.c_proj.weight[:2] = writes / SHARP
 
     def _pair(self, net: Any, block: int, reads: Tensor, writes: Tensor, size: bool = False, cut: bool = False) -> None:
         """Two units that write a value as it is (GELU(x) - GELU(-x) = x), its size, or the value cut off at 1."""
@@ -258,7 +289,13 @@ class Redundant:
     def truth(self) -> dict[str, bool]:
         """Of each group of heads: is it necessary, to the answer and by more than other heads are?"""
         alone = self.kind in ("plain", "shared")
-        known = {"main": alone, "all carriers": self.kind != "centre", "backup": False, "loud": False, "idle": False}
+        known = {
+            "main": alone and not self.lean,
+            "all carriers": self.kind != "centre",
+            "backup": False,
+            "loud": False,
+            "idle": False,
+        }
         return {name: true for name, true in known.items() if self.group(name)}
 
     def group(self, name: str) -> list[tuple[int, int]]:
@@ -404,8 +441,12 @@ C3_KINDS: tuple[Kind, ...] = (
     (False, "F1", "idle head", {"what": "idle", "kind": "or"}),
     (False, "F1", "loud head that nobody reads", {"what": "loud", "kind": "plain"}),
     (False, "F1", "a silent backup alone", {"what": "backup", "kind": "backup"}),
+    (False, "F1", "one of six heads that carry it alike", {"what": "main", "kind": "shared", "excess": 0.0}),
     (False, "F2", "centre whose removal breaks everything", {"what": "main", "kind": "centre"}),
     (False, "F2", "erased before a backup that wakes", {"what": "erased", "kind": "backup"}),
+    (False, "F2", "mean only: at zero another head steps in", {"what": "main", "kind": "offset"}),
+    (False, "F3", "rescue: most of what is lost any value gives back", {"what": "main", "kind": "sized"}),
+    (False, "F3", "behaviour: of an answer that is never given", {"what": "main", "kind": "plain", "lean": 9.0}),
     (False, "F3", "unique: one of two, either is enough", {"what": "main", "kind": "or"}),
     (False, "F3", "unique: one of three", {"what": "main", "kind": "three"}),
     (False, "F3", "unique: another head repairs it", {"what": "main", "kind": "backup"}),
