@@ -118,6 +118,11 @@ class Changes:
             self._known.update(zip(new, found, strict=True))
         return [self._known[key] for key in keys]
 
+    def cost(self, contexts: Iterable[Sequence[int]]) -> float:
+        """What running contexts would take, in whole passes; those known are free."""
+        new = {tuple(ids) for ids in contexts} - self._known.keys()
+        return self.endings.cost([(ids, self.transcript.ending) for ids in new])
+
     def _read(self, context: str) -> tuple[int, ...]:
         ids = self.transcript.read(self.subject, context) if context.strip() else []
         return tuple(ids) or tuple(nothing(self.subject))

@@ -143,8 +143,10 @@ class Outside:
 class Recorder(Protocol):
     """Is told which texts are about to run, and watches them: how a flow map is made of the same runs."""
 
-    def watch(self, texts: Sequence[tuple[str | None, Sequence[int]]]) -> Watch | None:
-        """What watches these texts: the unit that each is without, or None for an irrelevant edit."""
+    def watch(
+        self, contexts: Sequence[Sequence[int]], without: Mapping[str, int], irrelevant: Sequence[int]
+    ) -> Watch | None:
+        """What watches these contexts: the number of the one without each unit, and those of irrelevant edits."""
         ...
 
 
@@ -194,12 +196,14 @@ def outside(
     base = changes.base
     irrelevant = _irrelevant(changes, depth, seed)
     removals = {name: changes.removed([name]) for name in changes.units}
-    texts: list[tuple[str | None, tuple[int, ...]]] = [(name, ids) for name, ids in removals.items()]
-    texts += [(None, ids) for *_, ids in irrelevant]
-    found = changes.run([ids for _, ids in texts], recorder.watch(texts) if recorder is not None else None)
-    floor = _floor(changes, irrelevant, found[len(removals) :])
+    contexts = list(dict.fromkeys([*removals.values(), *(ids for *_, ids in irrelevant)]))
+    place = {ids: number for number, ids in enumerate(contexts)}
+    without = {name: place[ids] for name, ids in removals.items()}
+    watch = recorder.watch(contexts, without, [place[ids] for *_, ids in irrelevant]) if recorder is not None else None
+    found = changes.run(contexts, watch)
+    floor = _floor(changes, irrelevant, [found[place[ids]] for *_, ids in irrelevant])
     measure = _Measure(changes, floor)
-    effects = [measure.effect((name,), "removal", [one]) for name, one in zip(removals, found, strict=False)]
+    effects = [measure.effect((name,), "removal", [found[number]]) for name, number in without.items()]
     effects += _substitutions(changes, measure, depth, seed, notes)
     if swaps:
         swapped = {name: changes.swapped({name: text}) for name, text in swaps.items() if name in changes.units}
@@ -301,7 +305,7 @@ class _Measure:
         )  # fmt: skip
 
     def _noise(self, how: How, size: int) -> NDArray[np.float64] | NotRun:
-        """What irrelevant edits of about this size do: a removal undoes an insertion, a substitution follows another."""
+        """What irrelevant edits of about this size do: a removal undoes an insertion, a substitution another one."""
         if not self.floor:
             return NotRun("no irrelevant edit could be made: no neutral text, or no room in the context")
         largest = max(one.size for one in self.floor)

@@ -23,7 +23,7 @@ from veriscope.subjects.run import execute
 from veriscope.subjects.sites import Read
 from veriscope.subjects.subject import Subject
 from veriscope.subjects.sweep import check_replay, logits_of, rows_at_once, why_not
-from veriscope.subjects.taps import Taps
+from veriscope.subjects.taps import Tap, Taps
 from veriscope.subjects.transformer import Transformer
 from veriscope.subjects.variations import common, one_batch, pieces
 
@@ -110,6 +110,12 @@ class Endings:
         self.subject.passes += round(self.passes - before)
         return found
 
+    def cost(self, texts: Sequence[tuple[Ids, Ids]]) -> float:
+        """What texts would take, in whole passes of the base text; the base run itself is not counted."""
+        whole = [([*before, *ending[:-1]], len(ending)) for before, ending in texts]
+        rows = (len(ids) - (0 if self.why_plain else min(common(self.base, ids), len(ids) - n)) for ids, n in whole)
+        return sum(rows) / len(self.base)
+
     # ---- beginnings shared
 
     def _replayed(self, whole: list[list[int]], texts: Sequence[tuple[Ids, Ids]], watch: Watch | None) -> list[Ending]:
@@ -130,7 +136,7 @@ class Endings:
                 packed = Packed(engine, base, Cells(*torch.tensor(fields, device=device).T), {}, shown, embedded)
                 packed.run()
                 self.passes += float(packed.cells.n_rows.sum()) / len(self.base)
-        return [self._ending(shown.ends[i], ending) for i, (_, ending) in enumerate(texts)]
+        return [ending_of(self.subject, shown.ends[i], ending) for i, (_, ending) in enumerate(texts)]
 
     def _run_base(self, longest: int) -> Base:
         """The base run, padded so that positions of longer texts are known; nothing sees what stands behind it."""
@@ -143,12 +149,6 @@ class Endings:
             )
             self.passes += room / len(self.base)
         return self._kept
-
-    def _ending(self, hidden: Float[Tensor, "token d_model"], ending: Ids) -> Ending:
-        """From the residual streams that speak about an ending."""
-        step = max(1, LOGITS_AT_ONCE // int(self._engine.sites["logits"].width))
-        logits = (logits_of(self._engine, part, None) for part in hidden.split(step))
-        return _join([_score(part, ids) for part, ids in zip(logits, _split(ending, step), strict=True)])
 
     # ---- every text whole
 
@@ -269,6 +269,15 @@ def _repeated(batch: Batch, each: int) -> Batch:
     )
 
 
+@torch.no_grad()
+def ending_of(subject: Subject, hidden: Float[Tensor, "token d_model"], ending: Ids) -> Ending:
+    """An ending from the residual streams behind the last block that speak about it."""
+    engine: Any = subject._engine
+    step = max(1, LOGITS_AT_ONCE // int(engine.sites["logits"].width))
+    logits = (logits_of(engine, part, None) for part in hidden.split(step))
+    return _join([_score(part, ids) for part, ids in zip(logits, _split(ending, step), strict=True)])
+
+
 def _score(logits: Float[Tensor, "token vocab"], ending: Ids) -> Ending:
     ids = torch.tensor(list(ending), device=logits.device)
     return Ending(logits.float().log_softmax(-1)[torch.arange(len(ids), device=ids.device), ids], logits.argmax(-1))
@@ -280,3 +289,40 @@ def _join(parts: Sequence[Ending]) -> Ending:
 
 def _split(ids: Ids, step: int) -> list[Ids]:
     return [ids[n : n + step] for n in range(0, len(ids), step)]
+
+
+def saliency(subject: Subject, before: Ids, ending: Ids) -> Float[Tensor, "token"]:
+    """Gradient of an ending's log-probability times the embedding, summed over its numbers, for each token before it.
+
+    Source: "gradient times input" (Learning Important Features Through Propagating Activation Differences, 2016).
+
+    Raises:
+        NotAvailable: The module has no embedding that is known.
+    """
+    engine: Any = subject._engine
+    if "embed" not in engine.sites:
+        raise NotAvailable(f"{subject.name} has no embedding to take gradients at.")
+    ids = [*before, *ending[:-1]]
+    batch = one_batch([ids], engine.fill, subject.device)
+    caught: dict[str, Tensor] = {}
+
+    def begin(h: Tensor, _: Batch) -> Tensor:
+        caught["embed"] = h.detach().requires_grad_()
+        return caught["embed"]
+
+    def end(h: Tensor, _: Batch) -> Tensor:
+        caught["end"] = h
+        return h
+
+    taps = Taps({"embed": Tap(engine.sites["embed"], change=begin)})
+    last = f"blocks.{len(engine.blocks) - 1}.resid_post" if isinstance(engine, Transformer) else ""
+    known = not why_not(engine, (), ()) and last in engine.sites
+    if known:
+        taps[last] = Tap(engine.sites[last], change=end)
+    with torch.enable_grad(), engine.installed(taps):
+        logits = engine.run(batch, taps, None if known else "all")
+        rows = slice(len(ids) - len(ending), len(ids))
+        logits = logits_of(engine, caught["end"][0, rows], None) if known else logits[0, rows]
+        (slope,) = torch.autograd.grad(_score(logits, ending).nats.sum(), caught["embed"])
+    subject.passes += 1
+    return (slope * caught["embed"].detach())[0, : len(before)].sum(-1)
