@@ -10,7 +10,7 @@ import numpy as np
 from veriscope.cases.neutral import Neutral, neutral_text, nothing
 from veriscope.cases.transcript import Chars, Transcript
 from veriscope.cases.units import PARTS, Unit
-from veriscope.errors import NotRun
+from veriscope.errors import BadPrompt, NotRun
 from veriscope.subjects import Subject
 from veriscope.subjects.endings import Ending, Endings, Watch
 
@@ -24,6 +24,7 @@ class Changes:
         transcript, subject: Whose.
         units: By name, in their order.
         endings: Runs them and counts the cost.
+        notes: Units that had to be left out.
     """
 
     def __init__(
@@ -35,6 +36,13 @@ class Changes:
         self.endings = Endings(subject, [*transcript.before, *transcript.ending[:-1]])
         self._given = neutral
         self._known: dict[tuple[int, ...], Ending] = {}
+        self.notes: list[str] = []
+        for name in list(self.units):
+            try:
+                self.removed([name])
+            except BadPrompt:
+                del self.units[name]
+                self.notes.append(f"{name} is no unit: without it a word is left that the tokenizer does not know.")
 
     @property
     def passes(self) -> float:

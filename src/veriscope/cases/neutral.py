@@ -10,7 +10,7 @@ import numpy as np
 
 from veriscope.cases.transcript import Transcript, read, spells
 from veriscope.cases.units import content_words, sentences
-from veriscope.errors import NotRun
+from veriscope.errors import BadPrompt, NotRun
 from veriscope.subjects import Subject
 from veriscope.subjects.endings import continuations
 
@@ -49,19 +49,32 @@ class Neutral:
     source: str
 
     def words(self, subject: Subject, size: int, rng: np.random.Generator, like: str = "x.") -> str:
-        """Neutral words of as many tokens, cut at a word; with the end mark and the first capital of another text."""
+        """Neutral words of as many tokens, cut at a word.
+
+        They get the end mark and the first capital of `like`, as far as the tokenizer has tokens for that.
+        """
+        order = rng.permutation(len(self.sentences)).tolist()
+        order *= 1 + (4 * size + 8) // sum(len(one.split()) for one in self.sentences)
+        plain = [self.sentences[n] for n in order]
         mark = (_END.search(like) or ["", None])[1] or ""
-        long: list[str] = []
-        while len(long) < 4 * size + 8:
-            long += [_END.sub("", self.sentences[n]) + mark for n in rng.permutation(len(self.sentences))]
-        text = " ".join(long)
-        if like[:1].isupper():
-            text = text[:1].upper() + text[1:]
-        marks = len(read(subject, "x" + mark, False)[0]) - len(read(subject, "x", False)[0]) if mark else 0
-        _, chars = read(subject, text[: 40 * (size + 4)], False)
-        ends = [end for _, end in chars[: max(1, size - max(0, marks))]]
+        marked = " ".join(_END.sub("", one) + mark for one in plain)
+        for text in (marked[:1].upper() + marked[1:] if like[:1].isupper() else marked, marked):
+            found = self._cut(subject, text, size, mark)
+            if found and spells(subject, found):
+                return found
+        return self._cut(subject, " ".join(plain), size, "")
+
+    def _cut(self, subject: Subject, text: str, size: int, mark: str) -> str:
+        """The beginning of a text, as long as `size` tokens with the mark behind it; empty if it has no tokens."""
+        text = text[: 40 * (size + 4)].rpartition(" ")[0] or text
+        try:
+            _, chars = read(subject, text, False)
+            less = len(read(subject, text + mark, False)[0]) - len(chars) if mark and not text.endswith(mark) else 0
+        except BadPrompt:
+            return ""
+        ends = [end for _, end in chars[: max(1, size - less)]]
         cut = next((end for end in reversed(ends) if text[end : end + 1].isspace() or end == len(text)), ends[0])
-        return _END.sub("", text[:cut]) + mark
+        return (_END.sub("", text[:cut]) + mark) if mark else text[:cut]
 
 
 def neutral_text(

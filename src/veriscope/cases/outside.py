@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -140,6 +140,7 @@ class Outside:
         return next(unit for unit in self.units if unit.name == name)
 
 
+@runtime_checkable
 class Recorder(Protocol):
     """Is told which texts are about to run, and watches them: how a flow map is made of the same runs."""
 
@@ -192,7 +193,7 @@ def outside(
         seed: Of places, neutral words and draws.
     """
     before = changes.passes
-    notes = list(changes.transcript.notes)
+    notes = [*changes.transcript.notes, *changes.notes]
     base = changes.base
     irrelevant = _irrelevant(changes, depth, seed)
     removals = {name: changes.removed([name]) for name in changes.units}

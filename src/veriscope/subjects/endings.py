@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -32,6 +32,7 @@ LOGITS_AT_ONCE = 2**24  # numbers: whole vocabularies of many rows would not fit
 SPARE = 64  # tokens that a text may be longer than the base text before that is run again
 
 
+@runtime_checkable
 class Watch(Protocol):
     """Is shown what stands at some sites while texts go through the model."""
 
