@@ -49,10 +49,10 @@ def measure(rounds: int, shape: str = "gpt2") -> dict[str, Any]:
     said: dict[str, Any] = {}
     for _ in range(rounds + 1):
         with torch.no_grad():
-            bare = statistics.median(_seconds(lambda: model(ids)) for _ in range(5))
+            bare = statistics.median(_seconds(lambda: model(ids)) for _ in range(3))
         took, said = work(subject, log)
         with torch.no_grad():
-            bare = statistics.median([bare, *(_seconds(lambda: model(ids)) for _ in range(5))])
+            bare = statistics.median([bare, *(_seconds(lambda: model(ids)) for _ in range(3))])
         kept.append({name: seconds / bare for name, seconds in took.items()} | {"bare_s": bare})
     found = {name: round(statistics.median(row[name] for row in kept[1:]), 3) for name in kept[0]}
     total = sum(value for name, value in found.items() if name != "bare_s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -33,7 +34,10 @@ from veriscope.errors import BadSetting, NotRun
 from veriscope.subjects import Subject, WordReader
 from veriscope.zoo import town
 
-TEXT = "two birds sing . the coin is in the garden . the cup is in the attic . the day is long . in which room is the coin ? answer :"  # fmt: skip
+TEXT = (
+    "two birds sing . the coin is in the garden . the cup is in the attic . the day is long . "
+    "in which room is the coin ? answer :"
+)
 FILLER, TELLS, OTHER, ASKS = "s1", "s2", "s3", "s5"
 
 
@@ -93,7 +97,7 @@ def test_causes_stand_above_the_floor_and_filler_does_not(worked: tuple[Changes,
 
 
 def test_pairs_and_what_they_do_beyond_their_sum(worked: tuple[Changes, Outside, FlowMap]) -> None:
-    changes, found, _ = worked
+    _, found, _ = worked
     by_units = {one.units: one for one in found.pairs}
     pair = by_units[TELLS, ASKS]
     text = TEXT.replace("the coin is in the garden . ", "").replace(" in which room is the coin ? answer :", "")
@@ -183,7 +187,7 @@ def test_exact_values_add_up_and_agree_with_orders_by_hand() -> None:
 def test_sampled_values_hold_the_exact_ones_in_their_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     changes = case()
     exact = shapley(changes)
-    monkeypatch.setattr("veriscope.cases.shapley.EXACT_UP_TO", 2)
+    monkeypatch.setattr(sys.modules["veriscope.cases.shapley"], "EXACT_UP_TO", 2)
 
     found = shapley(changes, seed=1)
 
@@ -227,7 +231,10 @@ def test_cruxes_are_what_decides_and_stand_the_test(worked: tuple[Changes, Outsi
 
 
 def test_two_sentences_that_say_the_same_are_one_crux_of_two() -> None:
-    text = "the coin is in the garden . two birds sing . you can find the coin in the garden . the cup is in the attic . in which room is the coin ? answer :"  # fmt: skip
+    text = (
+        "the coin is in the garden . two birds sing . you can find the coin in the garden . the cup is in the attic . "
+        "in which room is the coin ? answer :"
+    )
     changes = case(text)
     found = outside(changes, depth=Depth(shown=0, tokens=0))
 
@@ -262,7 +269,9 @@ def test_the_map_holds_the_distances_of_plain_runs(worked: tuple[Changes, Outsid
     for site, part, block in ((sites[0], 1, 1), (sites[1], 0, 3)):
         tokens = other[site].shape[1] - (stop - 7)
         far = (other[site][0, -tokens:] - base[site][0, -tokens:]).norm(dim=-1) / base[site][0, -tokens:].norm(dim=-1)
-        torch.testing.assert_close(drawn.moved[unit, part, block, -tokens:], far, atol=1e-4, rtol=1e-4)
+        seen = drawn.moved[unit, part, block, -tokens:]
+        assert seen.isnan().tolist() == [True] + [False] * (tokens - 1)  # "the" begins what was cut and what follows it
+        torch.testing.assert_close(seen[1:], far[1:], atol=1e-4, rtol=1e-4)
     assert bool(drawn.moved[unit, :, :, :stop].isnan().all())
 
 
@@ -281,7 +290,7 @@ def test_the_answer_is_moved_by_its_causes_and_not_by_filler(worked: tuple[Chang
 def test_a_patch_of_all_that_speaks_the_answer_carries_the_whole_effect(
     worked: tuple[Changes, Outside, FlowMap],
 ) -> None:
-    changes, _, drawn = worked
+    _, _, drawn = worked
     last = next(one for one in drawn.patches if one.where == "the answer" and one.block == 3)
 
     assert isinstance(last, SpanPatch) and last.share == pytest.approx(1.0, abs=1e-4)

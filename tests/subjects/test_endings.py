@@ -7,12 +7,12 @@ import torch
 from tiny_models import CAUSAL, WORDS, Bigrams, subject
 
 from veriscope.errors import BadPrompt, NotAvailable
-from veriscope.subjects import Read, Subject, WordReader, load
+from veriscope.subjects import Add, Edit, Read, Subject, WordReader, load
 from veriscope.subjects.endings import Endings, continuations, saliency
 
 BASE = [4, 2, 3, 9, 8, 7, 6, 5, 11, 12, 13]
 ENDING = [5, 21, 22]
-CONTEXTS = [BASE, BASE[:3] + BASE[6:], [40, *BASE], BASE[:5] + [30, 31, 32] + BASE[5:], [9]]
+CONTEXTS = [BASE, BASE[:3] + BASE[6:], [40, *BASE], [*BASE[:5], 30, 31, 32, *BASE[5:]], [9]]
 
 
 def plain(one: Subject, before: list[int], ending: list[int]) -> torch.Tensor:
@@ -133,8 +133,6 @@ def test_saliency_is_the_slope_of_the_log_probability(family: str) -> None:
     found = saliency(one, BASE, ENDING)
     text = " ".join(WORDS[number] for number in [*BASE, *ENDING[:-1]])
     embed = one.run([text], read=["embed"])["embed"][0]
-
-    from veriscope.subjects import Add, Edit
 
     for place in (0, 6):
         both = []

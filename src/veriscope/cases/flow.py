@@ -56,7 +56,8 @@ class SpanPatch:
 class FlowMap:
     """How far removing each unit moves what the network holds, relative to the size of what it holds there.
 
-    A distance is |with the unit removed - as it is| / |as it is|, at tokens behind the unit, lined up from the end.
+    A distance is |with the unit removed - as it is| / |as it is|, at tokens behind the unit, lined up from the end; so
+    the state that says the answer is compared too where the unit stands right before the answer.
 
     Attributes:
         units: Names: the first axis.
@@ -64,7 +65,7 @@ class FlowMap:
         tokens: Each token of the context and the strange span, without its last one, as text: the last axis.
         chars: Where each stands in the transcript.
         target: First token that says a token of the strange span, and one behind the last.
-        moved: Distances; NaN at tokens before the unit's end.
+        moved: Distances; NaN at tokens before the unit's end, and behind it as far as they read like its beginning.
         floor: What 95% of irrelevant edits of such sizes stay within (the largest of fewer than 20); NaN where fewer
             than 5 stand before the token.
         heads: Of each head's output before it is projected, the mean over `target`.
@@ -176,8 +177,8 @@ class _Seen:
         whole = [[*ids, *ending[:-1]] for ids in contexts]
         device = subject.device
         self._shift = torch.tensor([len(base) - len(ids) for ids in whole], device=device)
-        self._first = torch.tensor([_lined_up(base, ids) for ids in whole], device=device)
-        self._target = len(base) - len(ending)
+        self._target = len(base) - len(ending)  # what says the answer is compared even where another token stands there
+        self._first = torch.tensor([min(_lined_up(base, ids), self._target) for ids in whole], device=device)
         self.moved = torch.full((len(whole), len(PARTS), len(blocks), len(base)), torch.nan)
         n_heads = int(engine.sites["blocks.0.heads.z"].units) if with_heads else 0
         self.heads = torch.zeros(len(whole), len(blocks), n_heads) if with_heads else None

@@ -150,11 +150,12 @@ def log_of(entry: Mapping[str, Any], name: str = "log", source: str = "") -> Log
         BadLog, NoAssistant.
     """
     notes: list[str] = []
+    form: Literal["chat", "prompt"] = "chat"
     source = source or name
     if "messages" in entry:
-        turns, form = _messages(entry["messages"], "role", "content", source, notes), "chat"
+        turns = _messages(entry["messages"], "role", "content", source, notes)
     elif "conversations" in entry:
-        turns, form = _messages(entry["conversations"], "from", "value", source, notes), "chat"
+        turns = _messages(entry["conversations"], "from", "value", source, notes)
     elif "prompt" in entry and "completion" in entry:
         both = entry["prompt"], entry["completion"]
         if not all(isinstance(text, str) for text in both):

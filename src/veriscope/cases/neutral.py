@@ -33,6 +33,7 @@ ENGLISH = (
     "Several boxes were stacked beside the stairs.",
 )
 FEWEST = 5  # sentences below which those that share words with the case are taken too
+TRIES = 6  # drawn until one has exactly as many tokens as asked for
 _END = re.compile(r"(\s*[.?!]+)?\s*$")
 
 
@@ -49,10 +50,22 @@ class Neutral:
     source: str
 
     def words(self, subject: Subject, size: int, rng: np.random.Generator, like: str = "x.") -> str:
-        """Neutral words of as many tokens, cut at a word.
+        """Neutral words of as many tokens, as nearly as a few tries come, cut at a word.
 
         They get the end mark and the first capital of `like`, as far as the tokenizer has tokens for that.
         """
+        best, off = "", size + 1
+        for _ in range(TRIES):
+            words = self._drawn(subject, size, rng, like)
+            miss = abs(len(read(subject, words, False)[0]) - size)
+            if miss < off or not best:
+                best, off = words, miss
+            if not off:
+                break
+        return best
+
+    def _drawn(self, subject: Subject, size: int, rng: np.random.Generator, like: str) -> str:
+        """One try."""
         order = rng.permutation(len(self.sentences)).tolist()
         order *= 1 + (4 * size + 8) // sum(len(one.split()) for one in self.sentences)
         plain = [self.sentences[n] for n in order]
@@ -69,7 +82,8 @@ class Neutral:
         text = text[: 40 * (size + 4)].rpartition(" ")[0] or text
         try:
             _, chars = read(subject, text, False)
-            less = len(read(subject, text + mark, False)[0]) - len(chars) if mark and not text.endswith(mark) else 0
+            bare = _END.sub("", text)
+            less = len(read(subject, bare + mark, False)[0]) - len(read(subject, bare, False)[0]) if mark else 0
         except BadPrompt:
             return ""
         ends = [end for _, end in chars[: max(1, size - less)]]

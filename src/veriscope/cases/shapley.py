@@ -58,7 +58,7 @@ class Shapley:
 
 
 def shapley(
-    changes: Changes, players: Sequence[str] | None = None, *, passes: float | None = None, seed: int = 0
+    changes: Changes, players: Sequence[str] | None = None, *, passes: float | int | None = None, seed: int = 0
 ) -> Shapley | NotRun:
     """Shapley values by removal: exact for up to 10 units, from sampled orders with intervals above that.
 
@@ -79,7 +79,7 @@ def shapley(
     if not names:
         return NotRun("there is no unit before the strange span")
     game = _Game(changes, names)
-    budget = float("inf") if passes is None else passes
+    budget = float("inf") if passes is None else float(passes)
     if len(names) <= EXACT_UP_TO:
         every = [frozenset(some) for size in range(len(names) + 1) for some in combinations(names, size)]
         if game.cost(every) <= budget:
@@ -133,7 +133,9 @@ def _exact(game: _Game, names: Sequence[str], every: Sequence[frozenset[str]]) -
 
 def _affordable(game: _Game, names: Sequence[str], budget: float, seed: int, most: int = 200) -> list[list[str]]:
     """Orders and their reverses, as many as the budget allows."""
-    rng, orders, chains = np.random.default_rng([seed, 0x5A]), [], []
+    rng = np.random.default_rng([seed, 0x5A])
+    orders: list[list[str]] = []
+    chains: list[frozenset[str]] = []
     while len(orders) < most:
         order = [names[n] for n in rng.permutation(len(names))]
         chains += [*_chain(order), *_chain(order[::-1])]

@@ -335,15 +335,15 @@ def _shortened(
         assert turn is not None and chars is not None
         first, stop = found.tokens_of(chars)
         excess = len(found.ids) - goal
-        if number != left[-1] and (len(older) > 1 or log.form == "chat") and stop - first <= excess:
+        lost = min(found.chars[min(first + excess, stop - 1)][0], found.span[0]) - chars[0]
+        if number != left[-1] and (stop - first <= excess or lost <= 0):
             turns[number] = None
             gone.append(number)
+        elif lost <= 0:
+            raise TooLong(log.name, need, limit, subject.name)
         else:
-            keep = min(found.chars[min(first + excess, stop - 1)][0], found.span[0]) - chars[0]
-            if keep <= 0:
-                raise TooLong(log.name, need, limit, subject.name)
-            turns[number] = replace(turn, text=turn.text[-(chars[1] - chars[0] - keep) :])
-            cut += keep
+            turns[number] = replace(turn, text=turn.text[-(chars[1] - chars[0] - lost) :])
+            cut += lost
         found = _laid_out(log, strange, subject, turns, show)
     words = [f"the log takes {len(whole.ids)} tokens and {subject.name} has a context of {limit}"]
     if gone:

@@ -88,11 +88,11 @@ def _objects(transcript: Transcript, parts: Sequence[Unit]) -> list[Unit]:
     places: dict[str, list[tuple[Chars, Unit]]] = {}
     for unit in parts:
         start = unit.spans[0][0]
-        for word in _WORD.finditer(unit.text):
-            if word.group().lower() not in ENGLISH_STOP_WORDS:
-                span = (start + word.start(), start + word.end())
-                places.setdefault(word.group().lower(), []).append((span, unit))
-    several = {word: found for word, found in places.items() if len({unit.name for _, unit in found}) > 1}
+        for found in _WORD.finditer(unit.text):
+            if found.group().lower() not in ENGLISH_STOP_WORDS:
+                span = (start + found.start(), start + found.end())
+                places.setdefault(found.group().lower(), []).append((span, unit))
+    several = {word: held for word, held in places.items() if len({unit.name for _, unit in held}) > 1}
     chosen = sorted(several, key=lambda word: -len({unit.name for _, unit in several[word]}))[:MOST_OBJECTS]
     out = []
     for word in chosen:

@@ -36,7 +36,8 @@ SPARE = 64  # tokens that a text may be longer than the base text before that is
 class Watch(Protocol):
     """Is shown what stands at some sites while texts go through the model."""
 
-    sites: Sequence[str]
+    @property
+    def sites(self) -> Sequence[str]: ...
 
     def see(
         self, site: str, acts: Float[Tensor, "row *unit"], text: Int[Tensor, "row"], position: Int[Tensor, "row"]
