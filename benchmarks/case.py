@@ -40,21 +40,21 @@ def main(given: list[str] | None = None) -> None:
     print(json.dumps(measure(settings.rounds) | {"threads": settings.threads, "load": os.getloadavg()[0]}, indent=1))
 
 
-def measure(rounds: int, shape: str = "gpt2") -> dict[str, Any]:
-    """Ratios to the bare forward pass: the median over rounds, of which the first is not counted."""
+def measure(rounds: int, shape: str = "gpt2", warm: int = 1) -> dict[str, Any]:
+    """Ratios to the bare forward pass: the median over rounds, after some that are not counted."""
     subject, log = case(shape)
     ids = torch.tensor(subject.tokens([" ".join(turn.text for turn in log.turns)]))
     model: Any = subject.module
     kept: list[dict[str, float]] = []
     said: dict[str, Any] = {}
-    for _ in range(rounds + 1):
+    for _ in range(rounds + warm):
         with torch.no_grad():
             bare = statistics.median(_seconds(lambda: model(ids)) for _ in range(3))
         took, said = work(subject, log)
         with torch.no_grad():
             bare = statistics.median([bare, *(_seconds(lambda: model(ids)) for _ in range(3))])
         kept.append({name: seconds / bare for name, seconds in took.items()} | {"bare_s": bare})
-    found = {name: round(statistics.median(row[name] for row in kept[1:]), 3) for name in kept[0]}
+    found = {name: round(statistics.median(row[name] for row in kept[warm:]), 3) for name in kept[0]}
     total = sum(value for name, value in found.items() if name != "bare_s")
     return {"ratio": round(total, 1), "goal": GOAL, "parts": found, **said, "tokens": ids.shape[1]}
 

@@ -81,8 +81,8 @@ def shapley(
     game = _Game(changes, names)
     budget = float("inf") if passes is None else float(passes)
     if len(names) <= EXACT_UP_TO:
-        every = [frozenset(some) for size in range(len(names) + 1) for some in combinations(names, size)]
-        if game.cost(every) <= budget:
+        every = _subsets(names)
+        if game.within(every, budget):
             return game.result("exact", _exact(game, names, every), 0)
     else:
         orders = _affordable(game, names, budget, seed)
@@ -103,6 +103,17 @@ class _Game:
 
     def cost(self, coalitions: Sequence[frozenset[str]]) -> float:
         return self.changes.cost([self.context(one) for one in coalitions])
+
+    def within(self, coalitions: Sequence[frozenset[str]], budget: float) -> bool:
+        """Whether coalitions cost no more; most are not looked at where the first few cost more already."""
+        if budget == float("inf"):
+            return True
+        spent, step = 0.0, 32
+        for first in range(0, len(coalitions), step):
+            spent += self.cost(coalitions[first : first + step])
+            if spent > budget:
+                return False
+        return True
 
     def worth(self, coalitions: Sequence[frozenset[str]]) -> dict[frozenset[str], float]:
         unlike = list(dict.fromkeys(coalitions))
@@ -135,11 +146,12 @@ def _affordable(game: _Game, names: Sequence[str], budget: float, seed: int, mos
     """Orders and their reverses, as many as the budget allows."""
     rng = np.random.default_rng([seed, 0x5A])
     orders: list[list[str]] = []
-    chains: list[frozenset[str]] = []
+    spent = 0.0
     while len(orders) < most:
         order = [names[n] for n in rng.permutation(len(names))]
-        chains += [*_chain(order), *_chain(order[::-1])]
-        if game.cost(chains) > budget:
+        if budget < float("inf"):
+            spent += game.cost([*_chain(order), *_chain(order[::-1])])
+        if spent > budget:
             break
         orders += [order, order[::-1]]
     return orders
@@ -171,11 +183,18 @@ def _strongest(changes: Changes, names: Sequence[str], budget: float) -> Shapley
     alone = [abs(one.total - changes.base.total) for one in changes.run(singles)]
     budget -= changes.passes - begun
     ranked = [names[n] for n in np.argsort(alone)[::-1]]
-    for count in range(min(EXACT_UP_TO, len(names)), 1, -1):
+    best: tuple[_Game, list[str]] | None = None
+    for count in range(2, min(EXACT_UP_TO, len(names)) + 1):
         chosen = [name for name in names if name in ranked[:count]]
         note = f"{count} of {len(names)} units were played, strongest alone; the rest stayed, as the budget was short"
         game = _Game(changes, chosen, note)
-        every = [frozenset(some) for size in range(count + 1) for some in combinations(chosen, size)]
-        if game.cost(every) <= budget:
-            return game.result("exact", _exact(game, chosen, every), 0)
-    return NotRun(f"{budget:.1f} passes are too few for two units in all their combinations")
+        if not game.within(_subsets(chosen), budget):
+            break
+        best = game, chosen
+    if best is None:
+        return NotRun(f"{budget:.1f} passes are too few for two units in all their combinations")
+    return best[0].result("exact", _exact(*best, _subsets(best[1])), 0)
+
+
+def _subsets(names: Sequence[str]) -> list[frozenset[str]]:
+    return [frozenset(some) for size in range(len(names) + 1) for some in combinations(names, size)]
