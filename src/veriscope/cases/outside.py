@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from veriscope.cases.changes import Changes
+from veriscope.cases.neutral import nothing
 from veriscope.cases.transcript import Transcript
 from veriscope.cases.units import Unit
 from veriscope.errors import NotRun
@@ -32,7 +33,7 @@ class Effect:
         how: What was done to them.
         nats: Log-probability of the strange span after the change less before it; below 0 where the unit brought the
             span about. The mean over substitutes, where there are several.
-        low, high: The interval.
+        low, high: The interval; the change itself (or its spread) where there is no floor to draw one from.
         floor: What 95% of the irrelevant edits nearest in size stay within (nats, absolute), which is the largest of
             fewer than 40; NotRun where there are none of that size.
         above_floor: Whether |nats| is above that. Of irrelevant units about 1 in 20 is, so of many units some are.
@@ -204,6 +205,8 @@ def outside(
     found = changes.run(contexts, watch)
     floor = _floor(changes, irrelevant, [found[place[ids]] for *_, ids in irrelevant])
     measure = _Measure(changes, floor)
+    alone = [name for name, ids in removals.items() if ids == tuple(nothing(changes.subject))]
+    notes += [f"Without {name} nothing is left: the model read the token of an empty text." for name in alone]
     effects = [measure.effect((name,), "removal", [found[number]]) for name, number in without.items()]
     effects += _substitutions(changes, measure, depth, seed, notes)
     if swaps:
