@@ -49,12 +49,12 @@ def run_variations(
     device = next(engine.module.parameters()).device
     longest = max(len(base), *(len(ids) for ids in texts))
     padded = [*base, *[fill] * (longest - len(base))]  # nothing sees what stands behind it
-    kept = run_base(engine, _batch([padded], fill, device))
+    kept = run_base(engine, one_batch([padded], fill, device))
     shared = [common(base, ids) for ids in texts]
     last, cost = Last(reads, len(texts)), 1.0
     end = kept.inputs[0].new_zeros(len(texts), kept.inputs[0].shape[-1])
-    for some in _pieces([len(ids) - n for ids, n in zip(texts, shared, strict=True)], rows):
-        batch = _batch([texts[i] for i in some], fill, device)
+    for some in pieces([len(ids) - n for ids, n in zip(texts, shared, strict=True)], rows):
+        batch = one_batch([texts[i] for i in some], fill, device)
         inputs = embed(engine, batch)
         embedded = {some[row]: inputs[place] for place, row in enumerate(batch.rows.tolist())}
         fields = [(i, 0, 0, shared[i], len(texts[i]), len(texts[i]) - 1) for i in some]
@@ -65,13 +65,13 @@ def run_variations(
     return end, [last.kept[number] for number in range(len(reads))], cost
 
 
-def _batch(texts: Sequence[Sequence[int]], fill: int, device: torch.device) -> Batch:
+def one_batch(texts: Sequence[Sequence[int]], fill: int, device: torch.device) -> Batch:
     """All texts in one batch."""
     slots = len(texts) * max(len(ids) for ids in texts)
     return plan(texts, batch_tokens=slots, fill=fill, device=device).batches[0]
 
 
-def _pieces(rows: Sequence[int], most: int) -> Iterator[list[int]]:
+def pieces(rows: Sequence[int], most: int) -> Iterator[list[int]]:
     """Numbers of texts that are run together."""
     some: list[int] = []
     for number, count in enumerate(rows):
