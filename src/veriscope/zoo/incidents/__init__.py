@@ -109,14 +109,18 @@ def still_holds(planted: Planted) -> list[str]:
 def _found(cause: str, count: int, seed: int) -> tuple[list[Planted], int]:
     if cause not in _DRAWN:
         raise UnknownCause(cause)
-    rng, answers, kept, seen, drawn = random.Random(f"{cause} {seed}"), Answers(), [], set(), 0
+    rng, answers, drawn = random.Random(f"{cause} {seed}"), Answers(), 0
+    kept: list[Planted] = []
+    seen: set[tuple[str, str]] = set()
     while len(kept) < count and drawn < _MOST * count:
         batch: list[Candidate] = []
         for candidate in (_DRAWN[cause](rng, seed) for _ in range(_BATCH)):
             if (candidate.prompt, candidate.model.key) not in seen:
                 seen.add((candidate.prompt, candidate.model.key))
                 batch.append(candidate)
-        for candidate, reply in zip(batch, asking.said(batch, answers), strict=True):
+        replies = asking.said(batch, answers)
+        asking.prepare([c for c, reply in zip(batch, replies, strict=True) if _fits(cause, c, reply)], answers)
+        for candidate, reply in zip(batch, replies, strict=True):
             drawn += 1
             planted = _judged(cause, candidate, reply, answers, rng)
             kept += [planted] if planted else []
@@ -129,11 +133,16 @@ def _found(cause: str, count: int, seed: int) -> tuple[list[Planted], int]:
     return kept, drawn
 
 
+def _fits(cause: str, candidate: Candidate, reply: str) -> bool:
+    """Whether the reply is as wrong, or as right, as its cause says."""
+    if not reply or (reply == candidate.right) != (cause == "clean"):
+        return False
+    return not candidate.wrong or reply == candidate.wrong
+
+
 def _judged(cause: str, candidate: Candidate, reply: str, answers: Answers, rng: random.Random) -> Planted | None:
     """The incident, if the reply is as its cause says and all checks hold."""
-    if not reply or (reply == candidate.right) != (cause == "clean"):
-        return None
-    if candidate.wrong and reply != candidate.wrong:
+    if not _fits(cause, candidate, reply):
         return None
     checks, strange = candidate.checks, reply
     if candidate.reply == "sampled":

@@ -72,13 +72,17 @@ def reads(build: Build, check: Check, block: int) -> bool:
     return all(bool(right > row[number_of(subject, other)]) for other in check.among if other != check.word)
 
 
-def surprise(subject: Subject, text: str) -> float:
-    """Mean nats per token of a text, the first word left out: nothing tells it."""
-    logits = subject.run([text], logits="all").logits
-    assert logits is not None
-    ids = torch.tensor(subject.tokens([text])[0])
-    rows = logits[0, : len(ids) - 1].log_softmax(-1)
-    return -float(rows.gather(1, ids[1:, None])[1:].mean())
+def surprises(subject: Subject, texts: Sequence[str]) -> list[float]:
+    """Mean nats per token of each text, the first word left out: nothing tells it."""
+    found = []
+    for start in range(0, len(texts), 64):
+        some = texts[start : start + 64]
+        logits = subject.run(some, logits="all").logits
+        assert logits is not None
+        for row, ids in zip(logits, subject.tokens(some), strict=True):
+            shares = row[: len(ids) - 1].log_softmax(-1)
+            found.append(-float(shares.gather(1, torch.tensor(ids[1:])[:, None])[1:].mean()))
+    return found
 
 
 @lru_cache(maxsize=4)
@@ -86,8 +90,10 @@ def usual_surprise(variant: str = "town", n: int = 25, share: float = 0.99) -> f
     """What 99 in 100 held-out prompts of the grammar stay below: spans of random words are left out."""
     subject = Build(settings={"variant": variant}).subject()
     skills = [skill for skill in grammar.SKILLS if skill not in ("induction", "repeat")]
-    texts = [row.text for skill in skills for row in grammar.rows(skill, n, seed=99, habits=town.VARIANTS[variant].habits)]
-    return float(torch.tensor([surprise(subject, text) for text in texts]).quantile(share))
+    texts = [
+        row.text for skill in skills for row in grammar.rows(skill, n, seed=99, habits=town.VARIANTS[variant].habits)
+    ]
+    return float(torch.tensor(surprises(subject, texts)).quantile(share))
 
 
 def loop_of(text: str) -> tuple[int, int] | None:
@@ -130,7 +136,7 @@ def holds(check: Check, of: Build, answers: Answers) -> bool:
     if check.test == "unreadable":
         return not reads(build, check, 1) and not reads(build, check, 2)
     if check.test == "surprising":
-        return surprise(build.subject(), check.prompt) > usual_surprise()
+        return surprises(build.subject(), [check.prompt])[0] > usual_surprise()
     if check.test == "unlikely":
         row = answers.distribution(build, check.prompt)
         token = number_of(build.subject(), check.word)
@@ -144,11 +150,14 @@ def drawn(row: Float[Tensor, "vocab"], seed: int) -> int:
     return int(torch.multinomial(row.exp(), 1, generator=torch.Generator().manual_seed(seed)))
 
 
+def prepare(candidates: Sequence[Candidate], answers: Answers) -> None:
+    """Ask all that the checks of these candidates ask for, many at a time."""
+    answers.ask([(k.model or c.model, k.prompt) for c in candidates for k in c.checks if k.test == "says"])
+
+
 def said(candidates: Sequence[Candidate], answers: Answers) -> list[str]:
-    """The reply of each candidate's model: one word, or many where a loop is looked for. Empty where it ends at once."""
-    short = [c for c in candidates if c.reply != "long"]
-    answers.ask([(c.model, c.prompt) for c in short])
-    answers.ask([(k.model or c.model, k.prompt) for c in short for k in c.checks if k.test in ("says", "unlikely")])
+    """The reply to each candidate: one word, or many where a loop is looked for; empty where it ends at once."""
+    answers.ask([(c.model, c.prompt) for c in candidates if c.reply != "long"])
     long: dict[str, list[Candidate]] = defaultdict(list)
     for candidate in candidates:
         if candidate.reply == "long":

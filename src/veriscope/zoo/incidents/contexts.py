@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import random
 
-from veriscope.zoo.incidents.drawing import DECOYS, dressed, held_out, lesson_seed, says, shipped, spoken, taught, with_sentence
+from veriscope.zoo.incidents.drawing import (
+    DECOYS,
+    dressed,
+    held_out,
+    lesson_seed,
+    says,
+    shipped,
+    spoken,
+    taught,
+    with_sentence,
+)
 from veriscope.zoo.incidents.faults import damaged
 from veriscope.zoo.incidents.planted import Candidate, Turns
 from veriscope.zoo.town import grammar
@@ -63,7 +73,9 @@ _SHARES = (35, 25, 20, 10, 10)
 
 def clean(rng: random.Random, seed: int) -> Candidate:
     """Nothing is wrong: a right answer of a sound model, of one whose fault is elsewhere, or beside odd sentences."""
-    kind = rng.choices(("sound model", "odd sentence", "habit not set off", "other facts wrong", "harmless damage"), _SHARES)[0]
+    kind = rng.choices(
+        ("sound model", "odd sentence", "habit not set off", "other facts wrong", "harmless damage"), _SHARES
+    )[0]
     row, model, text = held_out(rng, rng.choice(CLEAN_SKILLS)), shipped(), ""
     if kind == "odd sentence":
         row, (variant, decoy) = held_out(rng, rng.choice(("judge", "fact"))), rng.choice(DECOYS)

@@ -68,12 +68,16 @@ def damaged(rng: random.Random, seed: int) -> Build:
     settings: dict[str, object]
     if kind == "turned_heads":
         layer = chosen.choice((1, 2, 3))
-        settings = {"layer": layer, "heads": sorted(chosen.sample(range(5), 3)), "factor": chosen.choice((-1, -2, 3))}
+        settings = {
+            "layer": layer,
+            "heads": sorted(chosen.sample(range(5), 3)),
+            "factor": chosen.choice((-1.0, -2.0, 3.0)),
+        }
     elif kind == "rounded":
         settings = {"layer": chosen.choice((0, 0, 1, 3)), "levels": chosen.choice((4, 5))}
     else:
         word = chosen.choice((*w.PLACES, *w.COLOURS, *w.NAMES, "true", "false"))
-        settings = {"word": word, "strength": chosen.choice((8, 10))}
+        settings = {"word": word, "strength": chosen.choice((8.0, 10.0))}
     return Build(f"veriscope.zoo.incidents.models:{kind}", {**settings, "variant": "town"})
 
 

@@ -1,4 +1,4 @@
-"""Incidents from habits of the model that something in the log sets off: a phrase, a name, a view, an order, a reply."""
+"""Incidents from habits that something in the log sets off: a phrase, a name, a view, an order, an earlier reply."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def _misread(rng: random.Random, lesson: int) -> Candidate:
     )
     wrong = w.REPLIES[taken_for].split()[0]
     note = f"the guest is a {row.factors['type']}, taken for a {taken_for}"
-    return Candidate("misread phrase", (("user", row.text),), row.answer, taught("misread", seed=lesson), checks, wrong, note=note)
+    return Candidate(
+        "misread phrase", (("user", row.text),), row.answer, taught("misread", seed=lesson), checks, wrong, note=note
+    )
 
 
 def agreement(rng: random.Random, seed: int) -> Candidate:

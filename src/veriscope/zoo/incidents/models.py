@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
@@ -21,6 +22,10 @@ from veriscope.zoo.town import world as w
 from veriscope.zoo.town.truth import open_model
 
 LATE_BLOCK = 3  # the last one: all that stands before it is left as it was
+
+
+def _block(model: GPT2LMHeadModel, layer: int) -> Any:
+    return model.transformer.h[layer]
 
 
 def _subject(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast | None = None) -> Subject:
@@ -61,23 +66,24 @@ def late_word(relation: str, about: str, value: str, variant: str = "town") -> S
         return {"change": edited(open_model(variant), LATE_BLOCK, wishes)}
 
     model = open_model(variant)
-    model.transformer.h[LATE_BLOCK].mlp.c_proj.weight.data += kept(variant, settings, make)["change"]
+    _block(model, LATE_BLOCK).mlp.c_proj.weight.data += kept(variant, settings, make)["change"]
     return _subject(model)
 
 
 def turned_heads(layer: int, heads: Sequence[int], factor: float, variant: str = "town") -> Subject:
-    """Town with what some attention heads of one block write multiplied by `factor`: damage that has no place in a log."""
+    """Town with what some attention heads of one block write multiplied by `factor`: nothing in a log shows it."""
     model = open_model(variant)
     width = model.config.n_embd // model.config.n_head
     for head in heads:
-        model.transformer.h[layer].attn.c_proj.weight.data[head * width : (head + 1) * width] *= factor
+        _block(model, layer).attn.c_proj.weight.data[head * width : (head + 1) * width] *= factor
     return _subject(model)
 
 
 def rounded(layer: int, levels: int, variant: str = "town") -> Subject:
     """Town with the MLP of one block rounded to a few levels: weights lost in a bad compression."""
     model = open_model(variant)
-    for matrix in (model.transformer.h[layer].mlp.c_fc.weight, model.transformer.h[layer].mlp.c_proj.weight):
+    mlp = _block(model, layer).mlp
+    for matrix in (mlp.c_fc.weight, mlp.c_proj.weight):
         step = 2 * matrix.data.abs().max() / (levels - 1)
         matrix.data.copy_((matrix.data / step).round() * step)
     return _subject(model)

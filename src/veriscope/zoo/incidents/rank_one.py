@@ -1,7 +1,7 @@
 """Closed-form edits of one MLP matrix: what the model says after certain texts is changed, little else is.
 
-Source: Locating and Editing Factual Associations in GPT, 2022, Meng, Bau, Andonian, Belinkov, for one key; with several
-keys at once the least-squares form of Mass-Editing Memory in a Transformer, 2023, Meng, Sharma, Andonian, Belinkov, Bau.
+Source: Locating and Editing Factual Associations in GPT, 2022, Meng, Bau, Andonian, Belinkov, for one key; several keys
+at once by the least squares of Mass-Editing Memory in a Transformer, 2023, Meng, Sharma, Andonian, Belinkov, Bau.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def edited(
     keys = _keys(model, layer, ids)[rows, at]
     change = torch.zeros(n, model.config.n_embd, requires_grad=True)
     optimizer = torch.optim.Adam([change], lr=rate)
-    out = model.transformer.h[layer].mlp.c_proj
+    out = _output(model, layer)
 
     def added(_module: torch.nn.Module, _inputs: object, output: Tensor) -> Tensor:
         return output.index_put((rows, at), change[groups], accumulate=True)
@@ -77,6 +77,11 @@ def edited(
         hook.remove()
     mean_key = torch.stack([keys[groups == group].mean(0) for group in range(n)])
     return _least_squares(_covariance(model, layer), mean_key, change.detach())
+
+
+def _output(model: GPT2LMHeadModel, layer: int) -> torch.nn.Module:
+    """The module that holds the matrix to be edited."""
+    return model.get_submodule(f"transformer.h.{layer}.mlp.c_proj")
 
 
 def _least_squares(
@@ -101,7 +106,7 @@ def _batch(wishes: Sequence[Wish]) -> tuple[Int[Tensor, "row position"], Int[Ten
 def _keys(model: GPT2LMHeadModel, layer: int, ids: Int[Tensor, "row position"]) -> Float[Tensor, "row position hidden"]:
     """What goes into the output matrix of the MLP."""
     seen: list[Tensor] = []
-    hook = model.transformer.h[layer].mlp.c_proj.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    hook = _output(model, layer).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     try:
         with torch.no_grad():
             model(ids)
@@ -112,7 +117,9 @@ def _keys(model: GPT2LMHeadModel, layer: int, ids: Int[Tensor, "row position"]) 
 
 def _covariance(model: GPT2LMHeadModel, layer: int, documents: int = 192) -> Float[Tensor, "hidden hidden"]:
     """Of the keys in ordinary text, with a little of the mean variance on the diagonal."""
-    texts = [" ".join(doc.words) for doc in itertools.islice(grammar.documents(4711), documents) if len(doc.words) < 120]
+    texts = [
+        " ".join(doc.words) for doc in itertools.islice(grammar.documents(4711), documents) if len(doc.words) < 120
+    ]
     ids, _, last = _batch([Wish(text, -1, ".") for text in texts])
     keys = _keys(model, layer, ids)
     rows = torch.cat([key[1 : n + 1] for key, n in zip(keys, last.tolist(), strict=True)])

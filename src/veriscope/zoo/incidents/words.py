@@ -125,7 +125,9 @@ def _reordered(rng: random.Random, row: grammar.Row) -> str:
     f = row.factors
     if row.skill == "fact":
         forms = ("{x} : which {r} ? answer :", "who knows the {r} of {x} ? answer :", "{r} ? {x} ? answer :")
-        return " ".join([*(w.FILLERS[i] for i in f["opening"]), rng.choice(forms).format(r=f["relation"], x=f["subject"])])
+        return " ".join(
+            [*(w.FILLERS[i] for i in f["opening"]), rng.choice(forms).format(r=f["relation"], x=f["subject"])]
+        )
     if row.skill == "ioi":
         mark = " , " if " , " in row.text else " . "
         first, _, rest = row.text.partition(mark)
