@@ -93,6 +93,7 @@ def test_the_same_seed_gives_the_same_incidents_and_another_seed_others() -> Non
     assert [one.log for one in first] != [one.log for one in other]
 
 
+@pytest.mark.slow
 def test_a_subjects_name_does_not_tell_the_cause() -> None:
     for planted in (incidents("unlisted", 2, seed=6), incidents("tokenization", 2, seed=6)):
         for one in planted:

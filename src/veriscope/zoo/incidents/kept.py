@@ -41,7 +41,7 @@ def kept(variant: str, settings: Mapping[str, Any], make: Callable[[], dict[str,
     name = hashlib.sha256(json.dumps([_made_of(variant), dict(settings)], sort_keys=True).encode()).hexdigest()[:32]
     path = home() / f"{name}.safetensors"
     try:
-        return load_file(path)
+        return {key: value.clone() for key, value in load_file(path).items()}  # not tied to the file any more
     except (OSError, SafetensorError):
         made = {key: value.detach().contiguous() for key, value in make().items()}
     try:
