@@ -87,6 +87,9 @@ def embedding_anomaly(planted: Planted) -> float:
     return float(((norms[used] - norms.mean()) / norms.std()).abs().max()) if len(used) else 0.0
 
 
-def anomaly_name(planted: Planted, limit: float = 3.0) -> str:
-    """`glitch_token` where a word of the prompt is odder than `limit` standard deviations, else `unknown`."""
+def anomaly_name(planted: Planted, limit: float = 4.5) -> str:
+    """`glitch_token` where a word of the prompt is odder than `limit` standard deviations, else `unknown`.
+
+    The limit is in this rival's favour: in town the untrained words lie at 5.6, the oddest trained one ("?") at 3.9.
+    """
     return "glitch_token" if embedding_anomaly(planted) > limit else UNKNOWN
