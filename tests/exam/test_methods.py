@@ -85,7 +85,7 @@ def test_an_effect_under_twice_the_reseed_deviation_is_called_noise(
     path = tmp_path / "results.json"
     record_methods(path, [made_up(deviation=0.01), made_up(0.04, "C2", "IIA")], "2026-01-01")
     monkeypatch.setattr(rates, "exam_results", lambda: read(path))
-    gate = GateResult("g1", "", "gate", "bits", "unclear", margin=0.05, estimate=Estimate(bits, 0.0, 0.1, 9, 9))
+    gate = GateResult("d1", "", "diagnostic", "bits", "printed", estimate=Estimate(bits, 0.0, 0.1, 9, 9))
 
     assert ("Inside instrument noise: less than 0.02 bits" in instrument_noise("C1", [gate], method)) == inside
     assert instrument_noise("C2", [gate], MEAN) == ""  # calibrated in another unit than this gate's

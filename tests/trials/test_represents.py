@@ -63,12 +63,12 @@ def test_a_true_feature_of_which_more_is_claimed_than_is_there_is_refuted(subjec
         verdict = trial(claim, subject=subject, ledger=ledger, effort=SMALL)
 
     assert verdict.word == "REFUTED"
-    assert outcomes(verdict)["g1"] == "fail"
+    assert {outcomes(verdict)[g] for g in ("g2", "g3", "g4", "g5")} == {"fail"}
 
 
 @pytest.mark.parametrize(
     "variable, by",  # the gates without which the falsehood would have slipped through, all removed together
-    [("null", {"g1", "g2", "g3", "g4", "g5"}), (LEAKED, {"g3", "g4"}), ("memorised", {"g2", "g3", "g4"})],
+    [("null", {"g2", "g3", "g4", "g5"}), (LEAKED, {"g3", "g4"}), ("memorised", {"g2", "g3", "g4"})],
 )
 def test_a_planted_falsehood_is_refuted_by_the_gates_that_are_there_for_it(
     subject: Subject, variable: str, by: set[str]
