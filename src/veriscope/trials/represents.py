@@ -75,8 +75,8 @@ class Bench:
         """What controls are fitted by: the claim's own method, and the logistic probe that stands for its family."""
         at = {"site": self.claim.finding.site, "position": self.claim.finding.position}
         probe = LogisticProbe(**at, seed=self.finding_seed)
-        own = {} if isinstance(self.method, LogisticProbe) else {type(self.method).__name__: self.method}
-        return {**own, "LogisticProbe": self.method if not own else probe}
+        own = {type(self.method).__name__: self.method}
+        return own if type(self.method) is LogisticProbe else {**own, "LogisticProbe": probe}
 
     @property
     def classes(self) -> tuple[str, ...]:
