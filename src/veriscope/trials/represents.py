@@ -280,7 +280,7 @@ def control_task(bench: Bench, spec: GateSpec) -> GateResult:
     for salt, (family, keys) in enumerate(_control_keys(bench, bench.dev, bench.opened).items()):
         dev_codes, gate_codes = redraw(keys, codes, classes, bench.effort.draws, (bench.seed, 0xC7, salt))
         usable = [t for t in range(len(dev_codes)) if len(dev_codes[t].unique()) == classes]
-        for name, reader in bench.readers.items():
+        for name, reader in bench.readers.items() if usable else ():
             bits = bench.bits(bench.dev_acts, bench.gate_acts, dev_codes[usable], gate_codes[usable], reader=reader)
             controls[f"redrawn per {family}, {name}"] = bits[bits.mean(1).argmax()]
         families.append(f"{len(set(keys[0] + keys[1])):,} of {family}")

@@ -172,7 +172,7 @@ C1_KINDS: tuple[Kind, ...] = (
     (True, "T2", "negative", {"variable": USED, "bits": 0.20, "sign": -1}),
     (True, "T2", "rare: one in eight", {"variable": USED, "bits": 0.20, "rate": 0.125}),
     (True, "T2", "conditional: there only in marked texts", {"variable": USED, "bits": 0.20, **_ONLY_MARKED}),
-    (True, "T2", "two-dimensional: five values on a circle", {"variable": USED, "bits": 0.20, "values": 5}),
+    (True, "T2", "two-dimensional: five values on a circle", {"bits": 0.20, "values": 5, **_WEAK}),
 )  # fmt: skip
 
 
