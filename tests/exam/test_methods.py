@@ -39,7 +39,7 @@ def test_a_direction_at_random_misses_what_a_difference_of_means_reads() -> None
     found = {c.method: c for c in calibrate_methods(1, types=("C1",), levels=(2.0,))}
 
     assert set(found) == set(readers()) and "LEACE" not in found
-    assert {(c.gate, c.unit, c.measured[0][0]) for c in found.values()} == {("g1", "bits", 0.1)}
+    assert {(c.gate, c.unit, c.measured[0][0]) for c in found.values()} == {("d1", "bits", 0.1)}
     assert (found["MeanDifference"].missed, found["RandomDirection"].missed) == (0, 1)
     assert all(c.nulls == c.planted == 1 for c in found.values())
     assert 0 < found["MeanDifference"].reseed_deviation < 0.05
@@ -85,7 +85,7 @@ def test_an_effect_under_twice_the_reseed_deviation_is_called_noise(
     path = tmp_path / "results.json"
     record_methods(path, [made_up(deviation=0.01), made_up(0.04, "C2", "IIA")], "2026-01-01")
     monkeypatch.setattr(rates, "exam_results", lambda: read(path))
-    gate = GateResult("g1", "", "gate", "bits", "unclear", margin=0.05, estimate=Estimate(bits, 0.0, 0.1, 9, 9))
+    gate = GateResult("g1", "", "diagnostic", "bits", "printed", estimate=Estimate(bits, 0.0, 0.1, 9, 9))
 
     assert ("Inside instrument noise: less than 0.02 bits" in instrument_noise("C1", [gate], method)) == inside
     assert instrument_noise("C2", [gate], MEAN) == ""  # calibrated in another unit than this gate's

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from planted import WORDS, colours, toy
@@ -13,7 +14,16 @@ from veriscope.errors import BadSetting, NotRun
 from veriscope.examples import Sample, make_example
 from veriscope.methods import encode
 from veriscope.methods.bits import calibrated_bits
-from veriscope.rivals import AskModel, BagOfNgrams, EmbeddingProbe, LengthPosition, Majority, Predictor, ngrams
+from veriscope.rivals import (
+    AskModel,
+    BagOfNgrams,
+    EmbeddingProbe,
+    LengthPosition,
+    Majority,
+    NgramBayes,
+    Predictor,
+    TokenPairs,
+)
 from veriscope.rivals.ask_model import label_scores
 from veriscope.subjects import CharReader, Subject, WordReader, load
 
@@ -22,6 +32,8 @@ SURFACE = [
     BagOfNgrams(),
     BagOfNgrams(unit="char"),
     EmbeddingProbe(),
+    NgramBayes(),
+    TokenPairs(),
     LengthPosition(),
     LengthPosition("colour"),
 ]
@@ -43,12 +55,66 @@ def bits(rival: Any, subject: Subject, dev: Sample, held_out: Sample) -> float:
     return float(calibrated_bits(scores[None], codes[None], len(classes))[0])
 
 
-@pytest.mark.parametrize("rival", SURFACE[1:4], ids=name)
+@pytest.mark.parametrize("rival", SURFACE[1:5], ids=name)
 def test_a_label_that_stands_in_the_words_is_found_and_a_coin_is_not(rival: Any) -> None:
     subject = toy()
 
     assert bits(rival, subject, colours(200), colours(200, seed=1)) > 0.8
     assert bits(rival, subject, colours(200, shuffled=True), colours(200, shuffled=True, seed=1)) < 0.05
+
+
+def worded(n: int, seed: int, rule: str) -> Sample:
+    """Texts labelled by a table of coins that a rule looks words up in.
+
+    "places": two words at fixed places that lie far apart; "near": two words side by side, anywhere; "three": three
+    words at fixed places.
+    """
+    rng, table = np.random.default_rng([7, seed]), np.random.default_rng(7).integers(0, 2, (8, 8, 8))
+    rows = []
+    for i in range(n):
+        a, b, c = rng.integers(0, 8, 3)
+        words = [f"n{w}" for w in rng.integers(0, 40, 6)]
+        if rule == "near":
+            cut = int(rng.integers(0, 7))
+            words[cut:cut] = [f"a{a}", f"b{b}"]
+        else:
+            words = [words[0], f"a{a}", *words[1:3], f"c{c}", *words[3:5], f"b{b}", words[5]]
+        label = table[a, b, c] if rule == "three" else table[a, b, 0]
+        rows.append(make_example(" ".join(words), label=str(label), cluster=str(i)))
+    return Sample(tuple(rows), rule, "h", "dev", "label")
+
+
+def worded_subject() -> Subject:
+    words = [f"{kind}{i}" for kind in "abc" for i in range(8)] + [f"n{i}" for i in range(40)]
+    return load(Chars(len(words)), tokenizer=WordReader(words), name="worded")
+
+
+@pytest.mark.parametrize(
+    "rival, rule, reads",
+    [
+        (TokenPairs(), "places", True),
+        (TokenPairs(), "near", False),
+        (TokenPairs(), "three", False),
+        (NgramBayes(), "near", True),
+        (NgramBayes(), "places", False),
+        (NgramBayes(), "three", False),
+    ],
+)
+def test_a_function_of_two_words_is_surface_and_one_of_three_is_not(rival: Any, rule: str, reads: bool) -> None:
+    found = bits(rival, worded_subject(), worded(900, 0, rule), worded(400, 1, rule))
+
+    assert found > 0.6 if reads else found < 0.1
+
+
+@pytest.mark.parametrize("rival", [TokenPairs(), NgramBayes()])
+def test_what_was_chosen_stays_for_further_fits(rival: Any) -> None:
+    subject, dev = worded_subject(), worded(300, 0, "near")
+    found = rival.fit(subject, dev)
+
+    again = found.settled.fit(subject, dev)
+
+    assert again.spent.trials == 1 < found.spent.trials
+    assert torch.equal(again.probabilities(dev), found.probabilities(dev))
 
 
 def lengths(n: int, seed: int, by: str) -> Sample:
@@ -93,22 +159,11 @@ def test_majority_knows_the_frequencies_and_no_more() -> None:
     assert bits(Majority(), toy(), sample, colours(100, seed=1)) == 0
 
 
-@pytest.mark.parametrize("rival", [BagOfNgrams(), EmbeddingProbe(), LengthPosition(), Majority()], ids=name)
+@pytest.mark.parametrize("rival", [*SURFACE[:2], *SURFACE[3:7]], ids=name)
 def test_more_than_two_classes_work(rival: Any) -> None:
     three = [colours(90, seed=s).relabel([str((i + s) % 3) for i in range(90)]) for s in (0, 1)]
 
     assert bits(rival, toy(), *three) < 0.1
-
-
-@pytest.mark.parametrize("classes", [2, 3])
-def test_fewer_coordinates_leave_the_fit_on_ngrams_as_it_is(classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    dev, held_out = (colours(60, seed=s).relabel([str((i + s) % classes) for i in range(60)]) for s in (0, 1))
-    quick = BagOfNgrams().fit(None, dev)
-    monkeypatch.setattr(ngrams, "SMALL", 0)
-    plain = BagOfNgrams().fit(None, dev)
-
-    assert quick.counter.root is not None and plain.counter.root is None
-    torch.testing.assert_close(quick.probabilities(held_out), plain.probabilities(held_out), atol=2e-3, rtol=0)
 
 
 class Answering(nn.Module):
@@ -200,3 +255,6 @@ def test_settings_that_cannot_be_are_refused() -> None:
         BagOfNgrams(unit="letter")
     with pytest.raises(BadSetting, match="longest=0"):
         BagOfNgrams(longest=0)
+    for rival in (TokenPairs, NgramBayes):
+        with pytest.raises(BadSetting, match="reach=0"):
+            rival(reach=0)

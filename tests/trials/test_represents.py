@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from veriscope.claims.represents import BATTERY, Represents
 from veriscope.ledger import Ledger, use
-from veriscope.methods import LogisticProbe, MeanDifference
+from veriscope.methods import LogisticProbe, MeanDifference, RandomDirection
+from veriscope.methods.linear import Linear
 from veriscope.methods.searched_direction import SearchedDirection
-from veriscope.subjects import Subject
+from veriscope.subjects import Subject, WordReader, load
 from veriscope.trials.decide import decide
 from veriscope.trials.evidence import Verdict
 from veriscope.trials.judge import Effort
-from veriscope.trials.represents import redraw
+from veriscope.trials.represents import Bench, _control_keys, redraw
 from veriscope.trials.trial import trial
-from veriscope.zoo.planted import LEAKED, UNUSED, USED, Planted
+from veriscope.zoo.planted import LEAKED, LOCKED, THING_LABEL, UNUSED, USED, WIRED, Planted
 
 SMALL = Effort(draws=5, twins=2, random=10, search=400)
 BED = Planted(seed=2, bits=0.3, rows=2_000)
@@ -63,12 +66,12 @@ def test_a_true_feature_of_which_more_is_claimed_than_is_there_is_refuted(subjec
         verdict = trial(claim, subject=subject, ledger=ledger, effort=SMALL)
 
     assert verdict.word == "REFUTED"
-    assert outcomes(verdict)["g1"] == "fail"
+    assert {outcomes(verdict)[g] for g in ("g2", "g3", "g4", "g5")} == {"fail"}
 
 
 @pytest.mark.parametrize(
     "variable, by",  # the gates without which the falsehood would have slipped through, all removed together
-    [("null", {"g1", "g2", "g3", "g4", "g5"}), (LEAKED, {"g3", "g4"}), ("memorised", {"g2", "g3", "g4"})],
+    [("null", {"g2", "g3", "g4", "g5"}), (LEAKED, {"g3", "g4"}), ("memorised", {"g2", "g3", "g4"})],
 )
 def test_a_planted_falsehood_is_refuted_by_the_gates_that_are_there_for_it(
     subject: Subject, variable: str, by: set[str]
@@ -91,22 +94,98 @@ def test_the_best_of_many_random_directions_fails_only_against_as_hard_a_search(
     assert "fail" not in {g.outcome for g in without if g.role == "gate"}
 
 
-def test_a_broken_instrument_gives_invalid_and_leaves_the_gate_pool_closed(subject: Subject) -> None:
-    @dataclasses.dataclass(frozen=True)
-    class Deaf(MeanDifference):
-        def weights(self, acts, codes, train, *, n_classes, seed=0):  # type: ignore[no-untyped-def]
-            found = super().weights(acts, codes, train, n_classes=n_classes, seed=seed)
-            return dataclasses.replace(found, weight=torch.zeros_like(found.weight))
+class Dead(nn.Module):
+    """A network whose inner site is the same whatever it reads."""
 
-    globals()["Deaf"] = Deaf
-    Deaf.__qualname__ = "Deaf"
-    data = BED.examples(USED)
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.embed, self.residual, self.head = nn.Embedding(size, 8), nn.Identity(), nn.Linear(8, size)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.residual(0 * self.embed(ids) + 1))
+
+
+def test_a_site_at_which_nothing_could_be_found_gives_invalid_and_leaves_the_gate_pool_closed() -> None:
+    dead, data = load(Dead(len(BED.vocab)), tokenizer=WordReader(list(BED.vocab)), name="dead"), BED.examples(USED)
+
     with use(Ledger.in_memory()) as ledger:
-        finding = Deaf(site="residual").fit(subject, data.dev)
-        verdict = trial(Represents(finding, of=USED, on=data), subject=subject, ledger=ledger, effort=SMALL)
+        finding = MeanDifference(site="residual").fit(dead, data.dev)
+        verdict = trial(Represents(finding, of=USED, on=data), subject=dead, ledger=ledger, effort=SMALL)
 
     assert verdict.word == "INVALID" and "the instrument, not the claim, failed" in verdict.sentence
     assert not ledger.rows("look")
+
+
+@dataclasses.dataclass(frozen=True)
+class Remembered(LogisticProbe):
+    """A probe that was fitted once and is handed out again whatever the labels are, as a saved direction is."""
+
+    def weights(self, acts, codes, train, *, n_classes, seed=0):  # type: ignore[no-untyped-def]
+        if "first" not in KEPT:
+            KEPT["first"] = super().weights(acts, codes, train, n_classes=n_classes, seed=seed)
+        first, tasks = KEPT["first"], len(codes)
+        return Linear(first.weight[:1].repeat(tasks, 1, 1), first.bias[:1].repeat(tasks, 1))
+
+
+KEPT: dict[str, Linear] = {}
+
+
+def test_a_direction_that_hears_no_labels_is_held_against_controls_that_do() -> None:
+    KEPT.clear()
+    bed = Planted(seed=4, rows=2_000, things=32)
+    subject, data = bed.subject(), bed.examples(THING_LABEL)
+
+    with use(Ledger.in_memory()) as ledger:
+        finding = Remembered(site="residual").fit(subject, data.dev)
+        verdict = trial(Represents(finding, of=THING_LABEL, on=data), subject=subject, ledger=ledger, effort=SMALL)
+
+    found = {g.gate: g for g in verdict.gates}
+    assert verdict.word != "SUPPORTED" and found["g2"].outcome != "pass"
+    assert {found[g].outcome for g in ("i0", "g3", "g4", "g5")} == {"pass"}
+    assert found["g2"].strongest == "redrawn per factor thing, LogisticProbe"
+    own = next(c.estimate for c in found["g2"].controls if c.name == "redrawn per factor thing, Remembered")
+    assert own.value < 0.05  # which alone would have let it pass
+
+
+def test_a_random_direction_is_refuted_and_not_called_invalid(subject: Subject) -> None:
+    verdict = tried(subject, USED, RandomDirection(site="residual", seed=1))
+
+    assert verdict.word == "REFUTED" and outcomes(verdict)["i0"] == "pass"
+
+
+@pytest.mark.parametrize(
+    "dials, variable, only",
+    [
+        ({"locked": "first"}, LOCKED, "g4"),
+        ({"locked": "anywhere"}, LOCKED, "g4"),
+        ({"things": 32}, THING_LABEL, "g2"),
+        ({"wired": True}, WIRED, "g3"),
+    ],
+)
+def test_what_one_gate_is_there_for_is_held_back_by_it_alone(dials: dict[str, Any], variable: str, only: str) -> None:
+    bed = Planted(seed=5, bits=0.3, rows=2_000, **dials)
+    data, subject = bed.examples(variable), bed.subject()
+
+    with use(Ledger.in_memory()) as ledger:
+        finding = LogisticProbe(site="residual").fit(subject, data.dev)
+        verdict = trial(Represents(finding, of=variable, on=data), subject=subject, ledger=ledger, effort=SMALL)
+
+    forced = [dataclasses.replace(g, outcome="pass") if g.gate == only else g for g in verdict.gates]
+    assert verdict.word != "SUPPORTED" and bed.truth()[variable]["represents"] is False
+    assert decide(BATTERY, forced).word == "SUPPORTED"  # so each of these fails if its gate is broken
+
+
+def test_what_redraws_labels_names_many_things_and_is_not_the_token_again(subject: Subject) -> None:
+    bed = Planted(seed=2, bits=0.3, rows=600, things=32)
+    data = bed.examples(THING_LABEL)
+    with use(Ledger.in_memory()) as ledger:
+        finding = MeanDifference(site="residual").fit(bed.subject(), data.dev)
+        bench = Bench(Represents(finding, of=THING_LABEL, on=data), bed.subject(), data.dev)
+        gate = data.gate.open(by="test", ledger=ledger)
+
+    keys = _control_keys(bench, data.dev, gate)
+
+    assert list(keys) == ["type", "context", "factor thing", "item"]  # the factor "type" is the token that is read
 
 
 def test_an_underpowered_claim_is_inconclusive_and_not_opened(subject: Subject) -> None:

@@ -79,7 +79,7 @@ def test_it_holds_on_beds_of_the_final_size_too(name: str) -> None:
 
 
 def test_a_dial_leaves_the_rest_of_the_bed_as_it_was() -> None:
-    plain, more = (Planted(seed=3, rows=50, **dials) for dials in ({}, {"loud": 2, "locked": True}))
+    plain, more = (Planted(seed=3, rows=50, **dials) for dials in ({}, {"loud": 2, "locked": "first"}))
 
     assert torch.equal(plain.module.embed.weight, more.module.embed.weight)
     assert torch.equal(plain.module.table.weight, more.module.table.weight[:, :4])

@@ -16,7 +16,7 @@ BATTERY: tuple[GateSpec, ...] = (
     GateSpec(
         "i0",
         "planted feature",
-        "is a feature that we planted in the same activations found?",
+        "is a feature that we planted in the same activations found by a reader of the same family?",
         "instrument",
         "bits",
         _RUN + "planted_feature",
@@ -24,19 +24,17 @@ BATTERY: tuple[GateSpec, ...] = (
         margin=0.05,
     ),
     GateSpec(
-        "g1",
+        "d1",
         "held-out clusters",
-        "can the variable be read on clusters never seen?",
-        "gate",
+        "how well can the variable be read on clusters never seen?",
+        "diagnostic",
         "bits",
         _RUN + "held_out",
-        level=1,
-        margin=0.05,
     ),
     GateSpec(
         "g2",
         "control task",
-        "does it beat the same probe on labels redrawn per token type, context and item?",
+        "does it beat the same probe on labels redrawn per token type, context, named thing and item?",
         "gate",
         "bits",
         _RUN + "control_task",
@@ -81,10 +79,10 @@ BATTERY: tuple[GateSpec, ...] = (
         "f7", "shift", "is more than half of it lost on another distribution?", "falsifier", "bits", _RUN + "shift"
     ),
     GateSpec(
-        "f8",
+        "d8",
         "capacity",
-        "does it hang on more directions than a fifth of the training items?",
-        "falsifier",
+        "how much is read with fewer training items?",
+        "diagnostic",
         "bits",
         _RUN + "capacity",
     ),
@@ -126,20 +124,19 @@ class Represents:
     metric: ClassVar[str] = "usable information about the variable, bits per item, on held-out clusters"
     bench: ClassVar[str] = _RUN + "Bench"
     family: ClassVar[str] = "linear"
-    falsifier: ClassVar[str] = (
-        "less than half of the gate excess on the shift pool (f7), or an effect that hangs on probe capacity (f8)"
-    )
+    falsifier: ClassVar[str] = "less than half of the gate's bits on the shift pool (f7)"
+    effect_gate: ClassVar[str] = "d1"
     assumptions: ClassVar[tuple[str, ...]] = (
         "the examples are drawn from the distribution named in the scope",
         "items of different clusters share nothing that gives the label away",
         "a linear reader of the named family is what is claimed, no more",
     )
-    stressed: ClassVar[str] = "clusters share nothing: labels redrawn per token type and context (g2)"
+    stressed: ClassVar[str] = "clusters share nothing: labels redrawn per token type, context and named thing (g2)"
 
     @property
     def battery(self) -> tuple[GateSpec, ...]:
         """The gates, every excess held to the effect that is claimed."""
-        return sized(BATTERY, ("g1", "g2", "g3", "g4", "g5"), self.smallest_effect)
+        return sized(BATTERY, ("g2", "g3", "g4", "g5"), self.smallest_effect)
 
     @property
     def statement(self) -> str:

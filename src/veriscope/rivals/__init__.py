@@ -17,8 +17,10 @@ from veriscope.rivals.fine_tune import FineTune
 from veriscope.rivals.length_position import LengthPosition
 from veriscope.rivals.logit_bias import LogitBias
 from veriscope.rivals.majority import Majority
+from veriscope.rivals.ngram_bayes import NgramBayes
 from veriscope.rivals.ngrams import BagOfNgrams
 from veriscope.rivals.prompt_prefix import PromptPrefix
+from veriscope.rivals.token_pairs import TokenPairs
 
 __all__ = [
     "AskModel",
@@ -30,11 +32,13 @@ __all__ = [
     "LengthPosition",
     "LogitBias",
     "Majority",
+    "NgramBayes",
     "Predictor",
     "PromptPrefix",
     "SteeringRival",
     "SteeringRule",
     "SteeringTask",
+    "TokenPairs",
     "propensity",
     "random_changes",
     "shuffled_changes",

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy import linalg
 from torch import Tensor
 
 from veriscope.errors import BadSetting
@@ -43,8 +41,8 @@ class BagOfNgrams:
     def fit(self, subject: Subject | None, sample: Sample) -> NgramPredictor:
         """Fit on dev texts and labels; the subject is not looked at."""
         codes, classes = encode(sample)
-        counter = _Counter.fitted(self._vectorizer(), sample.texts)
-        features, labels = counter.features, codes.numpy()
+        counter = self._vectorizer()
+        features, labels = counter.fit_transform(sample.texts), codes.numpy()
         strength = self._chosen(features, labels, sample)
         spent = Budget(examples=len(sample), trials=len(self.strengths))
         settled = replace(self, strengths=(strength,))
@@ -78,52 +76,14 @@ class NgramPredictor:
     """A fitted `BagOfNgrams`."""
 
     classes: tuple[str, ...]
-    counter: _Counter
+    counter: Any
     regression: Any
     spent: Budget
     settled: BagOfNgrams  # the same rival with the penalty that was chosen, for further fits on parts of the data
 
     def probabilities(self, sample: Sample) -> Float[Tensor, "example class"]:
         """Class probabilities from the texts alone."""
-        return torch.from_numpy(self.regression.predict_proba(self.counter.of(sample.texts))).float()
-
-
-SMALL = 4_000  # texts of which a square table is held
-FLAT = 1e-10  # added to the squared length of each text, so that texts of the same words can be told apart
-
-
-@dataclass(frozen=True)
-class _Counter:
-    """TF-IDF features of texts, in coordinates of the space that the fitted texts span.
-
-    With fewer texts than n-grams a penalised fit lies in that span, and distances in it are kept; so the fit is
-    the same with as many features as there are texts, and far quicker. `root` holds these features of the fitted
-    texts, the Cholesky factor of their products with each other; None where there are too many texts.
-    """
-
-    vectorizer: Any
-    seen: Any
-    root: Float[np.ndarray, "text text"] | None
-
-    @classmethod
-    def fitted(cls, vectorizer: Any, texts: Sequence[str]) -> _Counter:
-        seen = vectorizer.fit_transform(texts)
-        if not seen.shape[0] < min(seen.shape[1], SMALL):
-            return cls(vectorizer, seen, None)
-        products = (seen @ seen.T).toarray()
-        products[np.diag_indices_from(products)] += FLAT
-        return cls(vectorizer, seen, np.linalg.cholesky(products))
-
-    @property
-    def features(self) -> Any:
-        """Those of the fitted texts."""
-        return self.seen if self.root is None else self.root
-
-    def of(self, texts: Sequence[str]) -> Any:
-        counts = self.vectorizer.transform(texts)
-        if self.root is None:
-            return counts
-        return linalg.solve_triangular(self.root, (self.seen @ counts.T).toarray(), lower=True).T
+        return torch.from_numpy(self.regression.predict_proba(self.counter.transform(sample.texts))).float()
 
 
 def _regression(features: Any, labels: np.ndarray, strength: float) -> Any:

@@ -47,8 +47,10 @@ from veriscope.zoo.planted_network import (
     NOISE_WORDS,
     SECOND,
     SPARE,
+    THING_LABEL,
     UNUSED,
     USED,
+    WIRED,
     PlantedModel,
 )
 
@@ -135,6 +137,9 @@ def represents(
 
 _LOUD = {"loud": 1, "agree": 0.2}
 _ONLY_MARKED = {"marked": True, "elsewhere": "absent"}
+# A reading fitted on n examples in d directions falls about d / (2 n ln 2) bits short of what is there (on 1,200 that
+# is a third of 0.1 bits), and what is claimed is what the reading gives.
+_WEAK = {"variable": USED, "rows": 4_800}
 
 C1_KINDS: tuple[Kind, ...] = (
     (False, "F0", "null label", {"variable": "null"}),
@@ -143,7 +148,13 @@ C1_KINDS: tuple[Kind, ...] = (
     (False, "F1", "leaked in the input", {"variable": LEAKED}),
     (False, "F1", "memorised type label", {"variable": "memorised"}),
     (False, "F1", "marginal fit: only the base rate of the type", {"variable": "base rate"}),
-    (False, "F1", "template lock: decided by the first two tokens", {"variable": LOCKED, "locked": True}),
+    (False, "F1", "template lock: decided by the first two tokens", {"variable": LOCKED, "locked": "first"}),
+    (False, "F1", "template lock: decided by two neighbouring words, anywhere",
+     {"variable": LOCKED, "locked": "anywhere"}),
+    (False, "F1", "memorised: a coin for each of 32 things that the network tells apart",
+     {"variable": THING_LABEL, "things": 32}),
+    (False, "F1", "dead salmon: written by a fixed part of the architecture",
+     {"variable": WIRED, "bits": 0.2, "wired": True}),
     (False, "F1", "prominent distractor: the first principal component",
      {"variable": USED, "bits": 0.2, "method_name": "PCADirection", **_LOUD}),
     (False, "F2", "best of 400 random directions", {"variable": USED, "made": "searched"}),
@@ -151,17 +162,17 @@ C1_KINDS: tuple[Kind, ...] = (
     (False, "F3", "scope: there in marked texts only",
      {"variable": USED, "bits": 0.2, "rows": 3_600, "shift": True, **_ONLY_MARKED}),
     (True, "T0", "plain", {"variable": USED, "bits": 0.4}),
-    (True, "T1x0.5", "at half the smallest effect", {"variable": USED, "bits": 0.025}),
-    (True, "T1x1", "at the smallest effect", {"variable": USED, "bits": 0.05}),
-    (True, "T1x2", "at twice the smallest effect", {"variable": USED, "bits": 0.10}),
-    (True, "T1x4", "at four times the smallest effect", {"variable": USED, "bits": 0.20}),
+    (True, "T1x0.5", "at half the smallest effect", {"bits": 0.025, **_WEAK}),
+    (True, "T1x1", "at the smallest effect", {"bits": 0.05, **_WEAK}),
+    (True, "T1x2", "at twice the smallest effect", {"bits": 0.10, **_WEAK}),
+    (True, "T1x4", "at four times the smallest effect", {"bits": 0.20, **_WEAK}),
     (True, "T2", "unused by the output", {"variable": UNUSED, "bits": 0.20}),
     (True, "T2", "rotated into another feature", {"variable": USED, "bits": 0.20, "tilt": 0.6}),
     (True, "T2", "superposed: twice as many features as dimensions", {"variable": USED, "bits": 0.20, "crowd": 128}),
     (True, "T2", "negative", {"variable": USED, "bits": 0.20, "sign": -1}),
     (True, "T2", "rare: one in eight", {"variable": USED, "bits": 0.20, "rate": 0.125}),
     (True, "T2", "conditional: there only in marked texts", {"variable": USED, "bits": 0.20, **_ONLY_MARKED}),
-    (True, "T2", "two-dimensional: five values on a circle", {"variable": USED, "bits": 0.20, "values": 5}),
+    (True, "T2", "two-dimensional: five values on a circle", {"bits": 0.20, "values": 5, **_WEAK}),
 )  # fmt: skip
 
 

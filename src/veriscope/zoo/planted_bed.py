@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,9 +29,12 @@ from veriscope.zoo.planted_network import (
     NOISE_WORDS,
     RELEVANT,
     SECOND,
+    THING,
+    THING_LABEL,
     TYPE_SCALE,
     UNUSED,
     USED,
+    WIRED,
     PlantedModel,
 )
 
@@ -64,7 +68,10 @@ class Planted:
         agree: Correlation of the first loud feature with USED over the triples.
         needed: All logits fade when a loud feature loses its size, whatever its sign.
         temperature: All logits are multiplied by exp(temperature x first loud feature).
-        locked: Whether a feature of the first two tokens alone is written as well.
+        locked: Whether a feature of two neighbouring tokens alone is written as well: "" or "first" or "anywhere" for
+            where in the text the two stand.
+        wired: Whether a feature of the triple is written by a fixed part of the architecture, which no training made.
+        things: How many things the network tells apart, each of them named by many triples; 0 for none.
         relevant: Share of triples on which USED is relevant.
         marked: USED is relevant where the text has the token m1 (half of the texts), and not by triple.
         elsewhere: What happens to USED where it is not relevant: it is not written ("absent"), SECOND is written
@@ -97,7 +104,9 @@ class Planted:
     agree: float = 0.0
     needed: bool = False
     temperature: float = 0.0
-    locked: bool = False
+    locked: Literal["", "first", "anywhere"] = ""
+    wired: bool = False
+    things: int = 0
     relevant: float = 1.0
     marked: bool = False
     elsewhere: Literal["absent", "overruled", "unread"] = "absent"
@@ -108,6 +117,10 @@ class Planted:
     chatter: float = 0.0
     writer: float = 0.0
     uneven: float = 0.0
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Planted:
+        """Itself, for it never changes: a twin of the network needs no second copy of all texts."""
+        return self
 
     # ---- the network
 
@@ -189,8 +202,9 @@ class Planted:
             del found[SECOND]["mediates"]
         if self.loud:
             found[LOUD] = {**nothing, "represents": True}
-        if self.locked:
-            found[LOCKED] = nothing
+        for name, there in ((LOCKED, self.locked), (WIRED, self.wired), (THING_LABEL, self.things)):
+            if there:
+                found[name] = nothing
         return found
 
     def bit(self, feature: str, cell: int) -> int:
@@ -266,7 +280,7 @@ class Planted:
             variable: A variable of the truth table, or "base rate": a coin as loaded as the text's type token.
             shift: Whether the texts without the mark are a distribution of their own.
         """
-        return self._loaded(self._labelled(variable), variable, shift, ())
+        return self._loaded(self._labelled(variable), variable, shift, (THING,) if self.things else ())
 
     def pairs(
         self, variable: str, hold: Sequence[str] = (), shift: bool = False, columns: Sequence[str] = ()
@@ -311,6 +325,9 @@ class Planted:
         elif variable not in rows[0]:
             for row, (base, *_) in zip(rows, self._items, strict=True):
                 row[variable] = str(self.bit(variable, base))
+        if self.things:
+            for row, (base, *_) in zip(rows, self._items, strict=True):
+                row[THING] = f"{THING} {self.bit(THING, base)}"
         return rows
 
     def _loaded(self, rows: list[dict[str, Any]], variable: str, shift: bool, columns: Sequence[str]) -> Examples:
@@ -333,7 +350,11 @@ class Planted:
         n = self.digits
         digits = [f"{c}{cell // n**k % n}" for k, c in enumerate("abc")]
         mark = [f"m{cell // n**3}"] * self.marked
-        return " ".join([*digits, *mark, f"leak{self.bit(LEAKED, cell)}", *noise, f"t{kind}"])
+        after = [*mark, f"leak{self.bit(LEAKED, cell)}", *noise]
+        if self.locked == "anywhere":
+            cut = zlib.crc32(" ".join(noise).encode()) % (len(after) + 1)
+            return " ".join([digits[2], *after[:cut], *digits[:2], *after[cut:], f"t{kind}"])
+        return " ".join([*digits, *after, f"t{kind}"])
 
 
 def _coin(text: str) -> int:

@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 NOISE_WORDS = 6
 USED, UNUSED, LEAKED, SECOND = "used", "unused", "leaked", "second"
 FEATURES = (USED, UNUSED, LEAKED, SECOND)
-LOUD, LOCKED = "loud", "locked"
+LOUD, LOCKED, WIRED = "loud", "locked", "wired"
+THING, THING_LABEL = "thing", "thing label"  # which thing a triple names; a coin for each thing
 ECHO, AXIS, RELEVANT, SPARE, MOOD = "echo", "axis", "relevant", "spare", "mood"  # further directions, for some dials
 TYPE_SCALE = 0.6
 LOUD_SIZE = 6.0  # of a prominent feature, in the noise's own units, to either side of its mean
 RELEVANT_SIZE = 6.0
+THING_SIZE = 5.0
 CROWD_RATE, CROWD_SIZE = 0.1, 3.0  # of the many small features that crowd the space
 
 
@@ -57,6 +59,10 @@ class PlantedModel(nn.Module):
             bits = torch.rand(bed.digits**3, len(FEATURES), generator=rng) < 0.5
             self.codes = _codes(bed, bits, more)
             self.table.weight.copy_(self._written(more))
+            # no parameter: what is wired stands in every network of this architecture, trained or not
+            signs = 2.0 * torch.as_tensor(self.codes.get(WIRED, np.zeros(0))).float() - 1
+            self.fixed: Tensor
+            self.register_buffer("fixed", signs[:, None] * self.write[self.features.index(WIRED) if bed.wired else 0])
             self.head.weight.copy_(0.02 * torch.randn(self.head.weight.shape, generator=rng))
             self._plant_head()
 
@@ -64,7 +70,10 @@ class PlantedModel(nn.Module):
         """Logits at every position: words are summed up to it, features appear once all three digits are read."""
         words = self.embed(input_ids).cumsum(1)
         cell = self.place[input_ids].cumsum(1).clamp_max(len(self.table.weight) - 1)
-        return self.logits(self.residual(words + self.table(cell) @ self.write))
+        written = self.table(cell) @ self.write
+        if self.bed.wired:
+            written = written + self.fixed[cell]
+        return self.logits(self.residual(words + written))
 
     def logits(self, residual: Float[Tensor, "*row width"]) -> Float[Tensor, "*row vocab"]:
         """What the output is computed from the site's values alone."""
@@ -105,7 +114,8 @@ class PlantedModel(nn.Module):
         fixed = {RELEVANT: 2 * RELEVANT_SIZE, ECHO: bed.gap * bed.echo}
         sizes = []
         for name in self.features:
-            plain = 2 * LOUD_SIZE if name.startswith(LOUD) else 2 * CROWD_SIZE if name.startswith("crowd") else bed.gap
+            many = {LOUD: LOUD_SIZE, "crowd": CROWD_SIZE, THING: THING_SIZE}
+            plain = next((2 * size for kind, size in many.items() if name.startswith(kind)), bed.gap)
             sizes.append(fixed.get(name, plain))
         return sizes
 
@@ -132,7 +142,9 @@ class PlantedModel(nn.Module):
         columns[USED] = columns[ECHO] = columns[USED] * bed.sign * there
         if bed.elsewhere == "overruled":
             columns[SECOND] = 2 * columns[SECOND] * (1 - relevant)
-        columns[RELEVANT], columns[SPARE], columns[MOOD] = relevant, torch.zeros(cells), torch.zeros(cells)
+        columns[RELEVANT] = relevant
+        columns |= {name: torch.zeros(cells) for name in (SPARE, MOOD, WIRED)}
+        columns |= {f"{THING}{i}": (torch.as_tensor(self.codes[THING]) == i).float() for i in range(bed.things)}
         for name in self.features:
             if name.startswith("crowd"):
                 columns[name] = (torch.rand(cells, generator=more) < CROWD_RATE).float()
@@ -166,7 +178,7 @@ class PlantedModel(nn.Module):
         unread = self.directions[[FEATURES.index(UNUSED), FEATURES.index(LEAKED)]]
         head -= (head @ unread.T) @ unread
         for name in self.features:
-            if name.startswith(LOUD) or name in (RELEVANT, LOCKED):
+            if name.startswith((LOUD, THING)) or name in (RELEVANT, LOCKED, WIRED):
                 head -= (head @ self.direction(name))[:, None] * self.direction(name)
         if bed.writer:
             head[vocab[bed.answers[1][0]]] += bed.writer * self.direction(SPARE)
@@ -178,20 +190,22 @@ def _added(bed: Planted) -> tuple[str, ...]:
         ECHO: bool(bed.echo),
         AXIS: bed.values > 2,
         RELEVANT: bed.elsewhere == "unread",
-        LOCKED: bed.locked,
+        LOCKED: bool(bed.locked),
+        WIRED: bed.wired,
         SPARE: bool(bed.writer),
         MOOD: bool(bed.uneven),
     }
     loud = [LOUD if i == 0 else f"{LOUD}{i}" for i in range(bed.loud)]
-    return (*(name for name, there in wanted.items() if there), *loud, *(f"crowd{i}" for i in range(bed.crowd)))
+    many = (*(f"{THING}{i}" for i in range(bed.things)), *(f"crowd{i}" for i in range(bed.crowd)))
+    return (*(name for name, there in wanted.items() if there), *loud, *many)
 
 
 def _more_directions(
     base: Float[Tensor, "feature width"], names: tuple[str, ...], rng: torch.Generator
 ) -> Float[Tensor, "more width"]:
-    """Orthogonal directions for the added features; those of a crowd are more than fit, and so overlap with all."""
+    """Orthogonal directions for the added features; those of a crowd or of things are many, and so overlap with all."""
     width = base.shape[1]
-    clean = [name for name in names[len(base) :] if not name.startswith("crowd")]
+    clean = [name for name in names[len(base) :] if not name.startswith(("crowd", THING))]
     drawn = torch.randn(width, len(clean), generator=rng)
     apart = torch.linalg.qr(drawn - base.T @ (base @ drawn))[0].T
     crowd = torch.randn(len(names) - len(base) - len(clean), width, generator=rng)
@@ -214,6 +228,11 @@ def _codes(bed: Planted, bits: Tensor, rng: torch.Generator) -> dict[str, np.nda
     pairs = torch.randint(2, (bed.digits**2,), generator=rng)
     codes[LOCKED] = pairs[torch.arange(n) % bed.digits**2]  # of the first two digits, which stand side by side
     codes[RELEVANT] = (torch.rand(n, generator=rng) < bed.relevant).long()
+    if bed.wired:
+        codes[WIRED] = torch.randint(2, (n,), generator=rng)
+    if bed.things:
+        codes[THING] = torch.randint(bed.things, (n,), generator=rng)
+        codes[THING_LABEL] = (torch.randperm(bed.things, generator=rng) % 2)[codes[THING]]
     if bed.marked:
         codes = {name: code.repeat(2) for name, code in codes.items()}
         codes[RELEVANT] = (torch.arange(2 * n) >= n).long()

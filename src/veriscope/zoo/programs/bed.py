@@ -300,7 +300,7 @@ class ProgramBed:
         rows = []
         for item in self.items:
             turned, coin = rng.random(2)
-            label = self._label(item, variable, bool(coin < 0.5))
+            label = self.label(item, variable, bool(coin < 0.5))
             if label is None:
                 continue
             if turned < flips:
@@ -308,7 +308,8 @@ class ProgramBed:
             rows.append(self.row(item, rng) | {"label": label})
         return examples(rows, label="label", **_COLUMNS, factors=("begin", "query"), name=self._title(variable))
 
-    def _label(self, item: Item, variable: str, coin: bool) -> str | None:
+    def label(self, item: Item, variable: str, coin: bool = False) -> str | None:
+        """A text's label, none of them turned over: see `examples`. None for a value that has no bit."""
         if variable == "bit":
             return self.bit(item)
         if variable == "idle bit":

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from scipy import optimize
 
 from veriscope.claims.mediates import Mediates
@@ -24,7 +23,7 @@ from veriscope.findings import Change, Origin, Part, Parts, Reading
 from veriscope.methods import method
 from veriscope.subjects import Subject
 from veriscope.zoo.programs.bed import ProgramBed
-from veriscope.zoo.programs.effects import bed_of_removal
+from veriscope.zoo.programs.effects import bed_of_removal, bits_left, flips_beyond_search
 
 STEP = {"C1": 0.05, "C2": 0.10, "C3": 0.10}  # smallest effects: bits, share of pairs, clean ranges
 NOISE = {"reverse": 0.03, "histogram": 0.003}  # weight noise at which the program's answers still stand
@@ -100,7 +99,8 @@ _C1 = (
     Kind(False, "F2", "best of 400 random directions", HIDDEN, (("effect", 0.2), ("fit", "SearchedDirection"))),
     Kind(False, "F3", "twice its size claimed", HIDDEN, (("effect", 0.2), ("claimed", 0.4))),
     Kind(True, "T0", "plain", HIDDEN),
-    *_dialled("C1", HIDDEN, "noisy labels"),
+    # Few directions vary at these sites, so a random one reads much of the bit: what is claimed is what lies beyond.
+    *_dialled("C1", HIDDEN, "noisy labels", ("beyond_search", True), ("texts", 4_000)),
     Kind(True, "T2", "noisy weights", tuple(NOISE), (("effect", 0.2), ("noisy", True))),
     Kind(True, "T2", "unread by the output", ("reverse",),
          (("effect", 0.2), ("variable", "idle bit"))),
@@ -163,12 +163,18 @@ def represents(
     effect: float = 1.0,
     claimed: float = STEP["C1"],
     texts: int = 2_000,
+    beyond_search: bool = False,
     **dials: Any,
 ) -> tuple[Represents, Subject]:
-    """A C1 claim about a bit of a text, with so many of its labels turned over that `effect` bits are left to read."""
+    """A C1 claim about a bit of a text, with so many of its labels turned over that `effect` bits are left to read.
+
+    With `beyond_search`, so many are left beyond what the best of 20 random directions there reads.
+    """
     bed = ProgramBed(program, seed, size, texts=texts, idle=3, forget=where == "forgotten", **dials)
-    data = bed.examples(variable, flips_for(effect))
-    finding = _fitted(bed, data, fit, _site(bed, bed.source.main, where))
+    site = _site(bed, bed.source.main, where)
+    flips = flips_beyond_search(bed, site, variable, effect) if beyond_search else flips_for(effect)
+    data = bed.examples(variable, flips)
+    finding = _fitted(bed, data, fit, site)
     return Represents(finding, of="label", on=data, name=f"{variable} of {program}", smallest_effect=claimed), (
         bed.subject()
     )
@@ -232,11 +238,7 @@ def necessary(
 
 def flips_for(bits: float) -> float:
     """Share of even labels of two classes to turn over, so that `bits` an item are left in them."""
-
-    def left(share: float) -> float:
-        return 1 + sum(p * np.log2(p) for p in (share, 1 - share) if p > 0)
-
-    return 0.0 if bits >= 1 else float(optimize.brentq(lambda share: left(share) - bits, 0.0, 0.5))
+    return 0.0 if bits >= 1 else float(optimize.brentq(lambda share: bits_left(share) - bits, 0.0, 0.5))
 
 
 def _commonest(bed: ProgramBed) -> float:

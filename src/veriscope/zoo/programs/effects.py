@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from scipy import optimize, special
 from torch import Tensor
 
 from veriscope.subjects import Edit, Erase, Read, Swap
@@ -131,6 +132,52 @@ def bed_of_removal(bed: ProgramBed, effect: float) -> ProgramBed:
     found = dataclasses.replace(even, weight=weight(effect))
     random = removal_effects(found, site, random_subspaces(found, site, own, items), items)
     return dataclasses.replace(bed, how="average", late=True, weight=weight(effect + max(0.0, sorted(random)[-2])))
+
+
+def bits_left(flips: float, told: Float[np.ndarray, "item"] | None = None) -> float:
+    """Bits an item about an even bit of which a share is turned over; `told`: the chance of a 1 that a reader gives."""
+    one = np.asarray([0.0, 1.0]) if told is None else np.asarray(told, dtype=float)
+    one = (1 - 2 * flips) * one + flips
+    return float(_entropy(one.mean()) - _entropy(one).mean())
+
+
+def _entropy(share: Any) -> Any:
+    return (special.entr(share) + special.entr(1 - share)) / np.log(2)
+
+
+def flips_beyond_search(bed: ProgramBed, site: str, variable: str, bits: float, searches: int = 20) -> float:
+    """Share of labels to turn over, so that the bit says `bits` more than the best of 20 random directions reads.
+
+    A direction is read by a logistic curve fitted to the bit itself, on all texts; the mean of several searches counts.
+    """
+    labels = [bed.label(item, variable) for item in bed.items]
+    items = [item for item, label in zip(bed.items, labels, strict=True) if label is not None]
+    bit = np.asarray([int(label) for label in labels if label is not None])
+    acts = _last(bed, site, items).double().numpy()
+    rng = np.random.default_rng([bed.seed, 0x5E])
+    found = [_best_read(acts, bit, rng.standard_normal((acts.shape[1], 20))) for _ in range(searches)]
+
+    def beyond(flips: float) -> float:
+        return bits_left(flips) - float(np.mean([bits_left(flips, told) for told in found]))
+
+    return float(optimize.brentq(lambda flips: beyond(flips) - bits, 0.0, 0.5))
+
+
+def _best_read(
+    acts: Float[np.ndarray, "item d"], bit: np.ndarray, directions: Float[np.ndarray, "d draw"]
+) -> Float[np.ndarray, "item"]:
+    """The chance of a 1 by the direction along which the two values lie furthest apart in standard deviations."""
+    along = acts @ directions
+    along = (along - along.mean(0)) / along.std(0).clip(1e-9)
+    best = along[:, np.abs(along[bit == 1].mean(0) - along[bit == 0].mean(0)).argmax()]
+
+    def loss(at: np.ndarray) -> tuple[float, np.ndarray]:
+        score = at[0] * best + at[1]
+        off = special.expit(score) - bit
+        return float((np.logaddexp(0, score) - bit * score).mean()), np.array([(off * best).mean(), off.mean()])
+
+    slope, offset = optimize.minimize(loss, np.zeros(2), jac=True).x
+    return special.expit(slope * best + offset)
 
 
 def _gap(bed: ProgramBed, rows: Sequence[dict[str, Any]], edits: Sequence[Edit]) -> float:
