@@ -344,14 +344,16 @@ class Bench:
 
     def pairs_as_in_gate(self) -> tuple[Pairs, int]:
         """Dev pairs for the reckoning of power, and how many lie in a cluster: as many as in the gate pool's."""
-        crowd = max(1, round(self.gate_size / self.claim.on.gate.n_clusters))
         rows = self.dev.where(is_interchange)
         places: dict[str, list[int]] = {}
         for i in thin(rows.clusters, len(rows), self.seed):
             places.setdefault(rows.clusters[i], []).append(i)
-        full = [mine[:crowd] for mine in places.values() if len(mine) >= crowd][: MOST_DEV_PAIRS // crowd]
-        if crowd == 1 or len(full) * crowd < MOST_DEV_PAIRS // 2:
+        sizes = sorted((len(mine) for mine in places.values()), reverse=True)
+        enough = sizes[min(len(sizes), self.MIN_CLUSTERS) - 1]  # so many lie in each of as many clusters as are needed
+        crowd = max(1, min(round(self.gate_size / self.claim.on.gate.n_clusters), enough))
+        if crowd == 1:
             return self.dev_pairs, 1
+        full = [mine[:crowd] for mine in places.values() if len(mine) >= crowd][: MOST_PAIRS // crowd]
         kept = sorted(i for mine in full for i in mine)
         return Pairs(self.subject, rows.take(kept), self.site, self.claim.finding.position), crowd
 
@@ -588,19 +590,17 @@ def dormancy(bench: Bench, spec: GateSpec) -> GateResult:
 def in_natural_range(bench: Bench, pairs: Pairs) -> Float[Tensor, "pair d"]:
     """The patched values, drawn back to where dev's own values lie along each of their principal axes.
 
-    Only what is read downstream is looked at. The range of an axis is that of the middle 99% of dev's activations,
-    widened to hold the base text's own value, so that nothing is moved but what the swap moved.
+    The range of an axis is that of the middle 99% of dev's activations, widened to hold the base text's own value, so
+    that nothing is moved but what the swap moved. What leaves the span of dev's activations is left out.
     """
-    span = bench.span.double()
-    known = torch.cat([bench.dev_acts, bench.dev_pairs.source_acts]).double() @ span
-    axes = torch.linalg.svd(known - known.mean(0), full_matrices=False)[2].T if span.shape[1] else span[:0]
-    known = known @ axes
-    clean, patched = pairs.base_acts.double() @ span @ axes, pairs.swapped(bench.basis).double() @ span @ axes
-    if not known.numel():
-        return pairs.swapped(bench.basis)
-    low, high = torch.quantile(known, torch.tensor([0.005, 0.995], dtype=known.dtype), dim=0)
-    held = patched.clamp(torch.minimum(low, clean), torch.maximum(high, clean))
-    return (pairs.swapped(bench.basis).double() + (held - patched) @ axes.T @ span.T).to(pairs.base_acts)
+    known = torch.cat([bench.dev_acts, bench.dev_pairs.source_acts]).double()
+    axes = torch.linalg.svd(known - known.mean(0), full_matrices=False)[2].T
+    ends = torch.tensor([0.005, 0.995], dtype=known.dtype)
+    low, high = torch.quantile(known @ axes, ends, dim=0)
+    clean, patched = pairs.base_acts.double(), pairs.swapped(bench.basis).double()
+    here, there = clean @ axes, patched @ axes
+    held = there.clamp(torch.minimum(low, here), torch.maximum(high, here))
+    return (clean + (held - here) @ axes.T).to(pairs.base_acts)
 
 
 def off_distribution(bench: Bench) -> Estimate:
