@@ -254,9 +254,9 @@ def test_patched_values_are_drawn_back_only_where_no_natural_value_lies(data: Ex
     """z varies along one axis and nothing along another; the swap moves both."""
     u, still = axes()[:, 0], axes()[:, 1]
     bench = bench_of(open_net(Net(along(u), opposed(u))), data)
-    pairs, sign = bench.few, noun_signs(bench.dev.texts)
-    natural = Clean(noun_signs(pairs.rows.texts)[:, None] * u, torch.zeros(len(pairs), len(VOCAB)))
-    pairs.__dict__.update(base=natural, source=Clean(-natural.acts, natural.logits))
+    for pairs in (bench.few, bench.dev_pairs):
+        natural = Clean(noun_signs(pairs.rows.texts)[:, None] * u, torch.zeros(len(pairs), len(VOCAB)))
+        pairs.__dict__.update(base=natural, source=Clean(-natural.acts, natural.logits))
     bench.__dict__.update(dev_acts=noun_signs(bench.dev.texts)[:, None] * u, basis=((u + still) / 2**0.5)[:, None])
 
     found, patched = in_natural_range(bench, bench.few), bench.few.swapped(bench.basis)

@@ -17,7 +17,7 @@ MADE_FALSE = {
     "g1": lambda f: f["iia"] - f["constant"] < 0.1,
     "g2": lambda f: f["iia"] - f["random"] < 0.1,
     "g3": lambda f: f["iia"] - f["untrained"] < 0.01,
-    "g4": lambda f: f["read"] < 0.1,
+    "g4": lambda f: f["read"] < 0.2,
     "g5": lambda f: f["stays"] < 0.6,
     "g6": lambda f: f["beyond others"] < 0.1,
     "g7": lambda f: f["back"] < 0.01,
