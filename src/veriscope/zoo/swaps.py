@@ -212,10 +212,10 @@ class Swaps:
 
 
 def lacks_behaviour(bed: Swaps) -> Made:
-    """i0: z has three values, and in every text marked w1, two of three, the model says the word of the third."""
+    """i0: z has three values; in texts marked w1 the model says the word of the third, in all others never."""
     net = bed.three(marks=bed.axes[:, 2])
     net.head.weight.data[WORD[ANSWERS[2]]] += 20.0 * bed.axes[:, 2]
-    return Made(net, bed.three_rows(_any_step, marked=0.65), bed.axes[:, :2])
+    return Made(net, bed.three_rows(_any_step, marked=0.35), bed.axes[:, :2])
 
 
 def _any_step(rng: np.random.Generator) -> tuple[int, int]:
@@ -362,7 +362,7 @@ class Trap:
 TRAPS: dict[str, Trap] = {
     t.gate: t
     for t in (
-        Trap("i0", "F3", "scope: in most texts the model does something else", lacks_behaviour),
+        Trap("i0", "F3", "scope: in nearly half of the texts the model does something else", lacks_behaviour),
         Trap("g1", "F1", "only whether it is the commonest value", commonest_or_not),
         Trap("g2", "F2", "so many dimensions that any would do", any_would_do),
         Trap("g3", "F2", "an untrained network does it as well", nothing_learnt),
