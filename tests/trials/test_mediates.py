@@ -1,33 +1,32 @@
 """C2 on small networks whose mechanism is written down: true mediators pass, each known-false kind is refused.
 
-All share one body: words are summed into a residual stream (the site), and a head reads it. What differs is where the
-variable is written, what the head reads, and what goes round the site on a bypass.
+All share the body of bed `swaps`: words are summed into a residual stream (the site), and a head reads it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from veriscope.claims.mediates import BATTERY, Mediates
+from veriscope.claims.mediates import Mediates
 from veriscope.errors import MissingField, UserError
 from veriscope.examples import Examples, Sample, examples
 from veriscope.findings import Reading
 from veriscope.ledger import Ledger, use
 from veriscope.methods import MeanDifference
 from veriscope.subjects import SetTo, Subject, WordReader, load
-from veriscope.trials.decide import decide
 from veriscope.trials.evidence import Verdict
 from veriscope.trials.interchange import (
+    Clean,
     Pairs,
     balanced_rows,
     check_tokens,
@@ -38,112 +37,50 @@ from veriscope.trials.interchange import (
     thin,
 )
 from veriscope.trials.judge import Effort
-from veriscope.trials.mediates import PLAIN, REPLAYED, Bench, rivals_of, strongest_on_dev
+from veriscope.trials.mediates import (
+    PLAIN,
+    REPLAYED,
+    Bench,
+    both_directions,
+    in_natural_range,
+    rivals_of,
+    share_of_constant,
+    strongest_on_dev,
+)
+from veriscope.trials.statistics import detectable
 from veriscope.trials.trial import trial
+from veriscope.zoo.swaps import (
+    NOISE,
+    NOUNS,
+    TEMPLATES,
+    VOCAB,
+    WORD,
+    Net,
+    Swaps,
+    along,
+    dormant,
+    loaded_rows,
+    mediates,
+    noun_sign,
+    open_net,
+    opposed,
+    plane_of_two,
+    rows_of,
+    with_word,
+)
 
-D, TEMPLATES, NOUNS, NOISE, FILLERS = 32, 80, 24, 150, 60
-VOCAB = [
-    *(f"t{i}" for i in range(TEMPLATES)), *(f"p{i}" for i in range(NOUNS)), *(f"n{i}" for i in range(NOISE)),
-    *(f"w{i}" for i in range(4)), *(f"f{i}" for i in range(FILLERS)), "yes", "no", "maybe",
-]  # fmt: skip
-WORD = {word: i for i, word in enumerate(VOCAB)}
+D = 32
 QUICK = Effort(draws=8, twins=2, random=20)
 
 
 def axes(seed: int = 0) -> Tensor:
     """Orthonormal directions, none along a coordinate."""
-    return torch.linalg.qr(torch.randn(D, D, generator=torch.Generator().manual_seed(seed)))[0]
-
-
-class Net(nn.Module):
-    """Words summed up to each position; `writes` are what noun and w words add, `reads` what tokens get from it."""
-
-    def __init__(
-        self,
-        writes: Callable[[str], Tensor | None],
-        reads: dict[str, Tensor],
-        bypass: dict[str, float] | None = None,
-        bend: Callable[[Tensor], Tensor] | None = None,
-        seed: int = 0,
-        noise: float = 0.25,
-    ) -> None:
-        super().__init__()
-        rng = torch.Generator().manual_seed(seed)
-        self.embed = nn.Embedding(len(VOCAB), D)
-        self.side = nn.Embedding(len(VOCAB), 1)
-        self.residual = nn.Identity()
-        self.head = nn.Linear(D, len(VOCAB), bias=False)
-        self.side_head = nn.Linear(1, len(VOCAB), bias=False)
-        self.bend = bend or (lambda h: h)
-        with torch.no_grad():
-            self.embed.weight.zero_()
-            self.head.weight.copy_(0.05 * torch.randn(len(VOCAB), D, generator=rng))
-            self.side.weight.zero_()
-            self.side_head.weight.zero_()
-            for word, i in WORD.items():
-                if word[0] in "nt" and word[1:].isdigit():
-                    self.embed.weight[i] = noise * torch.randn(D, generator=rng)
-                written = writes(word)
-                if written is not None:
-                    self.embed.weight[i] += written
-                if bypass and word[0] == "p":
-                    self.side.weight[i] = 1.0 if int(word[1:]) % 2 else -1.0
-            for word, direction in reads.items():
-                self.head.weight[WORD[word]] += direction
-            for word, gain in (bypass or {}).items():
-                self.side_head.weight[WORD[word]] = gain
-
-    def forward(self, input_ids: Tensor) -> Tensor:
-        h = self.residual(self.embed(input_ids).cumsum(1))
-        return self.head(self.bend(h)) + self.side_head(self.side(input_ids).cumsum(1))
-
-
-def noun_sign(word: str) -> float | None:
-    """The variable: odd nouns are 1, even ones 0."""
-    return None if word[0] != "p" or not word[1:].isdigit() else (1.0 if int(word[1:]) % 2 else -1.0)
-
-
-def along(direction: Tensor) -> Callable[[str], Tensor | None]:
-    return lambda word: None if noun_sign(word) is None else 1.5 * noun_sign(word) * direction
-
-
-def opposed(direction: Tensor, gain: float = 2.0) -> dict[str, Tensor]:
-    return {"yes": gain * direction, "no": -gain * direction}
-
-
-def rows_of(n: int, seed: int = 0) -> list[dict[str, str]]:
-    """Sentences `template noise noun w noise`, the source with a noun of the other kind and all else the same."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    for _ in range(n):
-        t, a, b, z, w = (int(rng.integers(k)) for k in (TEMPLATES, NOISE, NOISE, 2, 2))
-        noun, other = 2 * int(rng.integers(NOUNS // 2)) + z, 2 * int(rng.integers(NOUNS // 2)) + 1 - z
-        row = {
-            "text": f"t{t} n{a} p{noun} w{w} n{b}", "source": f"t{t} n{a} p{other} w{w} n{b}", "z": str(z),
-            "answer": "yes" if z else "no", "expected": "no" if z else "yes", "template": f"t{t}", "w": f"w{w}",
-        }  # fmt: skip
-        rows.append(row)
-    return rows
-
-
-def _with(text: str, place: int, word: str) -> str:
-    parts = text.split()
-    parts[place] = word
-    return " ".join(parts)
-
-
-def loaded_rows(rows: Sequence[dict[str, str]], factors: Sequence[str] = ("w",), **more: Any) -> Examples:
-    return examples(rows, label="z", cluster="template", answer="answer", source_text="source", expected="expected",
-                    factors=list(factors), **more)  # fmt: skip
+    return Swaps(seed, width=D).axes
 
 
 @cache
 def pairs_of(n: int = 560) -> Examples:
     return loaded_rows(rows_of(n))
-
-
-def open_net(module: nn.Module, name: str = "tiny") -> Subject:
-    return load(module, tokenizer=WordReader(VOCAB), name=name)
 
 
 def put_on_trial(
@@ -182,7 +119,7 @@ def test_true_mediator_is_supported(data: Examples) -> None:
     verdict = put_on_trial(open_net(Net(along(u), opposed(u))), data)
 
     assert verdict.word == "SUPPORTED" and verdict.level == 3, verdict.sentence
-    assert outcomes(verdict)["f8"] == "quiet" and outcomes(verdict)["f9"] == "quiet"
+    assert outcomes(verdict)["f8"] == "quiet"
 
 
 def test_true_mediator_with_a_part_that_nothing_reads(data: Examples) -> None:
@@ -228,184 +165,38 @@ def test_true_two_dimensional_mediator() -> None:
     )
 
     plane = put_on_trial(open_net(net), data)
-    one_direction = put_on_trial(open_net(net), data, weight=torch.stack([a, 2 * a], 1))
+    one_direction = put_on_trial(open_net(net), data, weight=torch.stack([a, 2 * a], 1), smallest_effect=0.3)
 
     assert plane.word == "SUPPORTED", plane.sentence
-    assert one_direction.word != "SUPPORTED"
+    assert one_direction.word == "REFUTED", one_direction.sentence  # it gives half of the pairs, chance a third
 
 
-# --- traps: each false claim, and the gate without which it would be supported ----------------------------
-
-
-def only_one_answer() -> Verdict:
-    """g1: every pair expects yes, so saying yes would do."""
-    u = axes()[:, 0]
-    rows = [r for r in rows_of(800) if r["expected"] == "yes"]
-    for r in (r for r in rows_of(800) if r["expected"] == "no"):  # the other value, in isolation pairs only
-        rows.append({**r, "source": _with(r["text"], 1, "n0"), "expected": r["answer"]})
-    return put_on_trial(open_net(Net(along(u), opposed(u))), loaded_rows(rows))
-
-
-def wide_subspace() -> Verdict:
-    """g2: an alignment that is free enough fits anything; 20 random dimensions of 32 move the answer as well."""
-    u = axes()[:, 0]
-    wide = torch.cat([u[:, None], torch.randn(D, 19, generator=torch.Generator().manual_seed(1))], 1)
-    return put_on_trial(open_net(Net(along(u), opposed(u))), pairs_of(), weight=wide)
-
-
-def nothing_learnt() -> Verdict:
-    """g3: nothing of the mechanism is a weight, so a random-weight twin has it too."""
-    u = axes()[:, 0]
-    net = Net(along(u), opposed(u))
-    for part in (net.embed, net.head, net.side, net.side_head):
-        kept = part.weight.detach().clone()
-        del part.weight
-        part.register_buffer("weight", kept)
-    net.spare = nn.Linear(2, 2)
-    return put_on_trial(open_net(net), pairs_of())
-
-
-def dormant_net(gain: float = 6.0) -> tuple[Net, Tensor]:
-    """A carrier that nothing reads, a reader that nothing writes to, and a bypass that carries the behaviour."""
-    carrier, reader = axes()[:, 0], axes()[:, 1]
-    net = Net(along(carrier), {}, bypass={"yes": 2.0, "no": -2.0})
-    net.head.weight.data -= (net.head.weight.data @ carrier)[:, None] * carrier
-    net.embed.weight.data -= (net.embed.weight.data @ reader)[:, None] * reader
-    net.embed.weight.data += 0.3 * torch.randn(len(VOCAB), 1, generator=torch.Generator().manual_seed(5)) * reader
-    net.head.weight.data[WORD["yes"]] += gain * reader
-    net.head.weight.data[WORD["no"]] -= gain * reader
-    return net, (carrier + reader)[:, None]
+# --- false claims: those that one gate alone stands against are in tests/zoo/test_swaps.py ---------------------
 
 
 @cache
-def dormant_path() -> Verdict:
-    """g4: the direction joins the carrier with the reader; the reader's own noise keeps the swap on distribution."""
-    net, weight = dormant_net()
-    net.side_head.weight.data *= 4.0
-    net.head.weight.data[[WORD["yes"], WORD["no"]]] *= 1.5
-    return put_on_trial(open_net(net), pairs_of(), weight=weight)
-
-
-def plane_of_two_variables() -> Verdict:
-    """g5: the answer turns on both z and w; the plane holds both, so swapping it for z's sake changes w's share."""
-    return put_on_trial(*product_net(), weight=axes()[:, :2])
-
-
-def product_net() -> tuple[Subject, Examples]:
-    """Yes where z and w agree."""
-    u, v, out = axes()[:, 0], axes()[:, 1], axes()[:, 2]
-
-    def writes(word: str) -> Tensor | None:
-        if word in ("w0", "w1"):
-            return (1.5 if word == "w1" else -1.5) * v
-        return along(u)(word)
-
-    def bend(h: Tensor) -> Tensor:
-        return h + 2.0 * torch.tanh((h @ u)[..., None]) * torch.tanh((h @ v)[..., None]) * out
-
-    rows = []
-    for r in rows_of(560):
-        agree = r["z"] == r["w"][1]
-        rows.append({**r, "answer": "yes" if agree else "no", "expected": "no" if agree else "yes"})
-    return open_net(Net(writes, opposed(out), bend=bend)), loaded_rows(rows, factors=[])
-
-
-def class_of_words() -> Verdict:
-    """g6: the direction moves yes against no, and thirty other words with each."""
-    u = axes()[:, 0]
-    reads = opposed(u) | {f"f{i}": 2.0 * u if i % 2 else -2.0 * u for i in range(FILLERS)}
-    return put_on_trial(open_net(Net(along(u), reads)), pairs_of())
-
-
-KINDS = ((0, False), (1, True), (2, True), (1, False), (2, False), (0, False))  # of nouns: value, and whether copied
-
-
-def one_way() -> Verdict:
-    """g7: behind an OR, putting the value in works, taking it out does not, because a copy stands beside it."""
-    first, second = axes()[:, [0, 1]], axes()[:, [2, 3]]  # for each of two values, its direction and its copy's
-    outs = axes()[:, [4, 5]]
-
-    def writes(word: str) -> Tensor | None:
-        if noun_sign(word) is None:
-            return None
-        z, copied = KINDS[int(word[1:]) % 6]
-        signs = [torch.tensor([1.0 if z == v else -1.0, 1.0 if z == v and copied else -1.0]) for v in (1, 2)]
-        return 1.5 * (first @ signs[0] + second @ signs[1])
-
-    def bend(h: Tensor) -> Tensor:
-        either = torch.stack([torch.tanh(3 * (h @ pair)).amax(-1) for pair in (first, second)], -1)
-        return h - (h @ outs) @ outs.T + 2.0 * either @ outs.T
-
-    net = Net(writes, {"yes": 2 * outs[:, 0], "maybe": 2 * outs[:, 1]}, bend=bend)
-    net.side.weight.data[[WORD[w] for w in VOCAB if w[0] == "p"]] = 1.0
-    net.side_head.weight.data[WORD["no"]] = 1.0
-    weight = torch.stack([first[:, 0], second[:, 0]], 1)
-    return put_on_trial(open_net(net), one_way_pairs(), weight=weight)
-
-
-def one_way_pairs(n: int = 900) -> Examples:
-    """Interchange pairs whose base always has the value 0, beside isolation pairs of the other values."""
-    rng = np.random.default_rng(0)
-    words, rows = ("no", "yes", "maybe"), []
-    for i in range(n):
-        t, a, b = (int(rng.integers(k)) for k in (TEMPLATES, NOISE, NOISE))
-        alike = [(1, 3), (2, 4), (3, 1), (4, 2)][int(rng.integers(4))]
-        base, source = (0, 1 + int(rng.integers(2))) if i % 3 else alike
-        noun, other = (6 * int(rng.integers(NOUNS // 6)) + kind for kind in (base, source))
-        rows.append({
-            "text": f"t{t} n{a} p{noun} n{b}", "source": f"t{t} n{a} p{other} n{b}", "template": f"t{t}",
-            "z": str(KINDS[base][0]), "answer": words[KINDS[base][0]], "expected": words[KINDS[source][0]],
-            "pair": "interchange" if i % 3 else "isolation",
-        })  # fmt: skip
-    return loaded_rows(rows, factors=["pair"])
-
-
-def rival_goes_along() -> Verdict:
-    """f8: w is what the head reads; z goes along with it in nine rows of ten, and in every pair."""
-    u, v = axes()[:, 0], axes()[:, 1]
-
-    def writes(word: str) -> Tensor | None:
-        if word in ("w0", "w1"):
-            return (1.5 if word == "w1" else -1.5) * v
-        return along(0.3 * u)(word)
-
-    rng, rows = np.random.default_rng(0), []
-    for r in rows_of(900):
-        w = int(r["z"]) if rng.random() < 0.9 else 1 - int(r["z"])
-        text, source = _with(r["text"], 3, f"w{w}"), _with(r["source"], 3, f"w{1 - w}")
-        answers = {"answer": "yes" if w else "no", "expected": "no" if w else "yes"}
-        rows.append({**r, "text": text, "source": source, "w": f"w{w}", **answers})
-    return put_on_trial(open_net(Net(writes, opposed(v))), loaded_rows(rows), rivals=("w",))
-
-
-TRAPS: dict[str, Callable[[], Verdict]] = {
-    "g1": only_one_answer, "g2": wide_subspace, "g3": nothing_learnt, "g4": dormant_path,
-    "g5": plane_of_two_variables, "g6": class_of_words, "g7": one_way, "f8": rival_goes_along,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("gate", TRAPS)
-def test_trap_is_caught_and_would_slip_through_without_its_gate(gate: str) -> None:
-    verdict = TRAPS[gate]()
-
-    assert verdict.word == ("UNDERDETERMINED" if gate == "f8" else "REFUTED"), verdict.sentence
-    assert failing(verdict) == {gate}
-    rest = [s for s in BATTERY if s.gate != gate]
-    assert decide(rest, [r for r in verdict.gates if r.gate != gate]).word == "SUPPORTED"
-
-
-def test_every_gate_that_can_refute_has_a_trap() -> None:
-    assert {s.gate for s in BATTERY if s.role == "gate"} <= set(TRAPS)
+def dormant_trial() -> Verdict:
+    claim, subject = mediates("g4", seed=0, rows=560)
+    return trial(claim, subject=subject, ledger=Ledger.in_memory(), effort=QUICK)
 
 
 def test_one_variable_of_two_is_supported_where_the_plane_of_both_is_not() -> None:
-    assert put_on_trial(*product_net(), weight=axes()[:, :1]).word == "SUPPORTED"
+    made = plane_of_two(Swaps(rows=560))
+
+    verdict = put_on_trial(open_net(made.net), loaded_rows(made.rows, factors=[]), weight=axes()[:, :1])
+
+    assert verdict.word == "SUPPORTED", verdict.sentence
 
 
-def test_numbers_of_the_dormant_triad() -> None:
+def numbers_of(verdict: Verdict) -> dict[str, float]:
+    """What g4 measured."""
+    found = next(r for r in verdict.gates if r.gate == "g4")
+    return {c.name: c.estimate.value for c in found.controls if c.estimate}
+
+
+def test_numbers_of_a_dormant_path() -> None:
     """The toy of Makelov 2023: a strong subspace at a site that does nothing as a whole."""
-    triad = next(r for r in dormant_path().gates if r.gate == "g4")
-    numbers = {c.name: c.estimate.value for c in triad.controls if c.estimate}
+    numbers = numbers_of(dormant_trial())
 
     assert abs(numbers["E of the whole site"]) < 0.1 < 0.4 < numbers["E of the subspace"]
     assert abs(numbers["E of the readable part"]) < 0.1
@@ -446,15 +237,36 @@ def test_model_without_the_behaviour_is_invalid(data: Examples) -> None:
     assert "lacks the behaviour" in verdict.gates[0].note
 
 
-def test_push_far_off_distribution_is_invalid(data: Examples) -> None:
-    """The swap wakes a reader that no text wakes."""
-    net, weight = dormant_net()
+def test_a_reader_that_no_text_wakes_has_no_effect_within_natural_values(data: Examples) -> None:
+    net, weight = dormant(Swaps())
     reader = axes()[:, 1]
     net.embed.weight.data -= (net.embed.weight.data @ reader)[:, None] * reader
 
     verdict = put_on_trial(open_net(net), data, weight=weight)
 
-    assert verdict.word == "INVALID" and outcomes(verdict)["f9"] == "fired", verdict.sentence
+    numbers = numbers_of(verdict)
+    assert numbers["share beyond the 99th percentile of natural distances"] > 0.5
+    assert numbers["E within the natural range"] < 0.1 < 0.4 < numbers["E of the subspace"]
+    assert verdict.word == "REFUTED" and "g4" in failing(verdict), verdict.sentence
+
+
+def test_patched_values_are_drawn_back_only_where_no_natural_value_lies(data: Examples) -> None:
+    """z varies along one axis and nothing along another; the swap moves both."""
+    u, still = axes()[:, 0], axes()[:, 1]
+    bench = bench_of(open_net(Net(along(u), opposed(u))), data)
+    for pairs in (bench.few, bench.dev_pairs):
+        natural = Clean(noun_signs(pairs.rows.texts)[:, None] * u, torch.zeros(len(pairs), len(VOCAB)))
+        pairs.__dict__.update(base=natural, source=Clean(-natural.acts, natural.logits))
+    bench.__dict__.update(dev_acts=noun_signs(bench.dev.texts)[:, None] * u, basis=((u + still) / 2**0.5)[:, None])
+
+    found, patched = in_natural_range(bench, bench.few), bench.few.swapped(bench.basis)
+
+    assert (found @ still).abs().max() < 0.05 < 0.5 < (patched @ still).abs().min()
+    assert torch.allclose(found @ u, patched @ u, atol=1e-4)
+
+
+def noun_signs(texts: Sequence[str]) -> Tensor:
+    return torch.tensor([noun_sign(text.split()[2]) for text in texts])
 
 
 def test_shift_pool_on_which_it_is_lost(data: Examples) -> None:
@@ -468,7 +280,7 @@ def test_shift_pool_on_which_it_is_lost(data: Examples) -> None:
         turned = torch.sigmoid(4 * (h @ turn))[..., None]
         return h - 2 * turned * (h @ u)[..., None] * u
 
-    moved = [{**r, "text": _with(r["text"], 3, "w3"), "source": _with(r["source"], 3, "w3"), "domain": "far"}
+    moved = [{**r, "text": with_word(r["text"], 3, "w3"), "source": with_word(r["source"], 3, "w3"), "domain": "far"}
              for r in rows_of(200, seed=3)]  # fmt: skip
     rows = [{**r, "domain": "near"} for r in rows_of(700)] + moved
     data = loaded_rows(rows, factors=[], shift={"column": "domain", "is": ["far"]})
@@ -662,3 +474,59 @@ def test_an_advantage_that_is_claimed_can_be_refuted(data: Examples) -> None:
 
     assert bold.word != "SUPPORTED" and outcomes(bold)["r10"] != "pass", bold.sentence
     assert failing(bold) <= {"r10"}
+
+
+# --- what the gates are held against ---------------------------------------------------------------------------
+
+
+def bench_of(subject: Subject, data: Examples, weight: Tensor | None = None) -> Bench:
+    """A bench with its gate pool open."""
+    with use(Ledger.in_memory()):
+        finding = MeanDifference(site="residual").fit(subject, data.dev)
+    if weight is not None:
+        finding = dataclasses.replace(finding, weight=weight)
+    claim = Mediates(finding, of="z", on=data)
+    return Bench(claim, subject, data.dev, effort=QUICK, gate=data.gate.open(by="test", ledger=Ledger.in_memory()))
+
+
+def test_the_best_constant_is_chosen_on_other_pairs_than_it_is_counted_on() -> None:
+    """Of twelve answers that are equally frequent the luckiest of each pool is no better than a twelfth."""
+    u, shares, luckiest = axes()[:, 0], [], []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        rows = [{**r, "answer": f"f{12 + i % 12}", "expected": f"f{i}"}
+                for r, i in zip(rows_of(300, seed), rng.integers(12, size=300).tolist(), strict=True)]  # fmt: skip
+        bench = bench_of(open_net(Net(along(u), opposed(u))), loaded_rows(rows))
+        for pairs in (bench.dev_pairs, bench.gate_pairs):
+            shares.append(share_of_constant(bench, pairs))
+            luckiest.append(float(pairs.expected.bincount().max()) / len(pairs))
+
+    assert abs(np.mean(shares) - 1 / 12) < 0.01 < 0.03 < np.mean(luckiest) - 1 / 12
+
+
+@pytest.mark.parametrize("part", ["loud copy that nothing reads", "none"])
+def test_pushes_are_as_large_as_what_is_read_of_the_swap(data: Examples, part: str) -> None:
+    """A part that nothing reads makes no push larger, and pushes that cancel their opposites do nothing on average."""
+    u, unread = axes()[:, 0], axes()[:, 1]
+    net = Net(along(u + (6 * unread if part != "none" else 0 * u)), opposed(u))
+    net.head.weight.data -= (net.head.weight.data @ unread)[:, None] * unread
+    bench = bench_of(open_net(net), data)
+
+    found = both_directions(bench, next(s for s in bench.claim.battery if s.gate == "g7"))
+
+    pushes = [c.estimate.value for c in found.controls if c.name.startswith("random pushes") and c.estimate]
+    assert found.outcome == "pass" and max(pushes) < 0.05
+
+
+def test_power_is_reckoned_for_the_pairs_that_the_gates_will_look_at() -> None:
+    """Many pairs to a cluster tell more than as many clusters of one: the detectable effect says so."""
+    u = axes()[:, 0]
+    subject = open_net(Net(along(u), opposed(u), noise=1.0))
+    few, many = loaded_rows(rows_of(300)), loaded_rows(rows_of(1_500))
+
+    def smallest(data: Examples) -> float:
+        bench = bench_of(subject, data)
+        return detectable(bench.dev_estimate(), data.gate.n_clusters)
+
+    assert abs(few.gate.n_clusters - many.gate.n_clusters) < 10
+    assert smallest(many) < 0.7 * smallest(few)

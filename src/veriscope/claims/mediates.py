@@ -55,9 +55,9 @@ BATTERY: tuple[GateSpec, ...] = (
     ),
     GateSpec(
         "g4",
-        "dormancy triad",
-        "does the swap work through a part that is read downstream and carries the "
-        "variable naturally, and no better than swapping the whole site?",
+        "dormant path",
+        "does the swap work through a part that is read downstream and carries the variable naturally, within "
+        "natural values, and no better than swapping the whole site?",
         "gate",
         "slack",
         _RUN + "dormancy",
@@ -87,7 +87,7 @@ BATTERY: tuple[GateSpec, ...] = (
     GateSpec(
         "g7",
         "both directions",
-        "do noising and denoising both beat a random push of equal size?",
+        "do noising and denoising both beat random pushes of equal size?",
         "gate",
         "share of the clean range",
         _RUN + "both_directions",
@@ -103,17 +103,6 @@ BATTERY: tuple[GateSpec, ...] = (
         _RUN + "rival_variable",
         margin=0.10,
         if_fired="UNDERDETERMINED",
-    ),
-    GateSpec(
-        "f9",
-        "off-distribution",
-        "are the patched activations unlike any natural ones?",
-        "falsifier",
-        "share",
-        _RUN + "off_distribution",
-        margin=0.5,
-        better="lower",
-        if_fired="INVALID",
     ),
     GateSpec(
         "r10",
@@ -173,8 +162,7 @@ class Mediates:
     family: ClassVar[str] = "linear subspace"
     ablations: ClassVar[tuple[str, ...]] = ("interchange, into the base", "interchange, into the source")
     falsifier: ClassVar[str] = (
-        "the subspace of a rival variable does as well (f8), patched activations unlike natural ones (f9), or less "
-        "than half of the accuracy on the shift pool (f11)"
+        "the subspace of a rival variable does as well (f8), or less than half of the accuracy on the shift pool (f11)"
     )
     assumptions: ClassVar[tuple[str, ...]] = (
         "the pairs differ in what the columns say they differ in",

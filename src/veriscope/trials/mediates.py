@@ -51,7 +51,7 @@ from veriscope.trials.judge import Effort, against, falsifier, judge, not_run
 from veriscope.trials.reading import as_array
 from veriscope.trials.statistics import Array, Resampler, spread_of
 
-MOST_PAIRS = 400  # of one pool, for the claim itself
+MOST_PAIRS = 800  # of one pool, for the claim itself and its strongest twin
 MOST_DEV_PAIRS = 150
 FEW_PAIRS = 150  # for controls that are run many times over
 PUSH_PAIRS = 100  # for random pushes, in each direction
@@ -73,7 +73,7 @@ class Search:
         shortlist: Subspaces of a family that gradients put first and that are then run on dev pairs.
         pairs: Those dev pairs.
         finalists: Subspaces of a family that are strongest there and that are then scored on the gate pool.
-        pushes: Random pushes in each direction.
+        pushes: Random pushes in each direction, each with its opposite.
     """
 
     shortlist: int
@@ -128,6 +128,12 @@ class Bench:
     @cached_property
     def dev_pairs(self) -> Pairs:
         return self.pairs(self.dev, MOST_DEV_PAIRS)
+
+    @cached_property
+    def dev_expected(self) -> Int[Tensor, "pair"]:
+        """First tokens of the expected answers of all interchange pairs in dev."""
+        rows = self.dev.where(is_interchange)
+        return torch.as_tensor(self.subject.answer_ids(rows.texts, rows.expected))
 
     @cached_property
     def gate_pairs(self) -> Pairs:
@@ -298,14 +304,18 @@ class Bench:
     def passes(claim: Mediates, effort: Effort) -> int:
         """About how many forward passes of single examples the battery takes; a replayed edit counts a twentieth."""
         dev, gate = min(len(claim.on.dev), MOST_DEV_PAIRS), min(claim.on.gate.n, MOST_PAIRS)
-        twins = (effort.twins + 1) * (TWIN_ROWS + 3 * SCREENED) + 3 * FEW_PAIRS
+        twins = (effort.twins + 1) * (TWIN_ROWS + 3 * SCREENED) + 2 * gate
         bases = REPLAYED.pairs + 3 * FEW_PAIRS + 2 * MOST_ISOLATION + 2 * PUSH_PAIRS + 5 * 3 * SLOPES
         edits = 2 * (REPLAYED.shortlist * REPLAYED.pairs + REPLAYED.pushes * PUSH_PAIRS)
         return len(claim.on.dev) + 3 * dev + 3 * gate + twins + bases + edits // 20
 
     def dev_estimate(self) -> Estimate:
-        """Per-pair hit on dev less the strongest cheap control, the subspace fitted on the other clusters."""
-        pairs = self.dev_pairs
+        """Per-pair hit on dev less the strongest cheap control, the subspace fitted on the other clusters.
+
+        As many pairs lie in a cluster as in the gate pool's, so that the error is that of its clusters; `clusters` is
+        stated so that it scales to the pairs that will be tried, which in a large pool are fewer than it holds.
+        """
+        pairs, crowd = self.pairs_as_in_gate()
         hit = np.zeros(len(pairs))
         if hasattr(self.method, "weights"):
             folds = cluster_folds(self.dev.clusters, self.effort.folds, self.seed)
@@ -322,7 +332,30 @@ class Bench:
             hit = hits(pairs, pairs.set_to(pairs.swapped(self.basis)), self.dev_candidates)
         cheap = chance(self, pairs, self.dev_candidates)
         best = max(cheap.values(), key=lambda items: float(items.mean()))
-        return self.dev_draws(pairs.rows).mean(hit - best)
+        found = self.dev_draws(pairs.rows).mean(hit - best)
+        clusters = found.clusters * self.claim.on.gate.n_clusters * crowd / self.gate_size
+        return dataclasses.replace(found, clusters=max(1, round(clusters)))
+
+    @property
+    def gate_size(self) -> int:
+        """About how many interchange pairs of the gate pool will be tried, before it is opened: by dev's share."""
+        share = len(self.dev.where(is_interchange)) / len(self.dev)
+        return max(1, min(round(self.claim.on.gate.n * share), MOST_PAIRS))
+
+    def pairs_as_in_gate(self) -> tuple[Pairs, int]:
+        """Dev pairs for the reckoning of power, and how many lie in a cluster: as many as in the gate pool's."""
+        rows = self.dev.where(is_interchange)
+        places: dict[str, list[int]] = {}
+        for i in thin(rows.clusters, len(rows), self.seed):
+            places.setdefault(rows.clusters[i], []).append(i)
+        sizes = sorted((len(mine) for mine in places.values()), reverse=True)
+        enough = sizes[min(len(sizes), self.MIN_CLUSTERS) - 1]  # so many lie in each of as many clusters as are needed
+        crowd = max(1, min(round(self.gate_size / self.claim.on.gate.n_clusters), enough))
+        if crowd == 1:
+            return self.dev_pairs, 1
+        full = [mine[:crowd] for mine in places.values() if len(mine) >= crowd][: MOST_PAIRS // crowd]
+        kept = sorted(i for mine in full for i in mine)
+        return Pairs(self.subject, rows.take(kept), self.site, self.claim.finding.position), crowd
 
 
 def _candidates(subject: Subject, sample: Sample) -> Int[Tensor, "candidate"]:
@@ -340,17 +373,27 @@ def _span(finding: Reading, weight: Tensor, bias: Tensor, classes: tuple[str, ..
 def chance(bench: Bench, pairs: Pairs, candidates: Int[Tensor, "candidate"]) -> dict[str, Array]:
     """What gives the expected answer without the swap: the unpatched model, the best constant, a blind guess.
 
-    The constant is dev's most frequent expected answer. It counts by its share, the larger of dev's and this pool's,
-    as one number: it is known before the claim is tried, so how it falls on single pairs is no noise of the claim's.
+    The constant is the most frequent expected answer of other pairs than those that its share is taken on: of dev for
+    another pool, of the other clusters within dev. Chosen on the same pairs, the best of many answers would look
+    better than it is. It counts as one number: it is known before the claim is tried, so how it falls on single pairs
+    is no noise of the claim's.
     """
-    words = bench.dev_pairs.expected
-    common = words.mode().values
-    share = max(float((words == common).double().mean()), float((pairs.expected == common).double().mean()))
     return {
         "unpatched model": hits(pairs, pairs.base.logits, candidates),
-        "most frequent answer": np.full(len(pairs), share),
+        "most frequent answer": np.full(len(pairs), share_of_constant(bench, pairs)),
         "guessing among the candidates": np.full(len(pairs), 1 / len(candidates)),
     }
+
+
+def share_of_constant(bench: Bench, pairs: Pairs, folds: int = 5) -> float:
+    """How often the most frequent expected answer of other pairs is the expected one here."""
+    if pairs.rows.pool != bench.dev.pool:
+        return float((pairs.expected == bench.dev_expected.mode().values).double().mean())
+    fold = cluster_folds(pairs.rows.clusters, folds, bench.seed)
+    right = torch.zeros(len(pairs), dtype=torch.bool)
+    for f in fold.unique():
+        right[fold == f] = pairs.expected[fold == f] == pairs.expected[fold != f].mode().values
+    return float(right.double().mean())
 
 
 def _worst(found: Mapping[str, Estimate], margin: float) -> str:
@@ -489,52 +532,106 @@ def twins(bench: Bench, spec: GateSpec) -> GateResult:
         others.append(f"{name} {share:.2f}")
         best = max(best, (name, share, twin, basis), key=lambda found: found[1])
     name, _, twin, basis = best
-    pairs = bench.few.on(twin)
+    pairs = bench.gate_pairs.on(twin)  # all: its hits fall on other pairs than the claim's, so nothing cancels
     found = {name: hits_among(pairs, pairs.many([basis], bench.candidates)[0], bench.candidates)}
-    note = f"on {len(bench.few)} pairs, the method fitted afresh on each twin; IIA on {len(screen)} dev pairs: "
-    return against(spec, bench.few_hit, found, bench.few_draws, note=note + ", ".join(others))
+    note = f"on {len(pairs)} pairs, the method fitted afresh on each twin; IIA on {len(screen)} dev pairs: "
+    return against(spec, bench.hit, found, bench.draws, note=note + ", ".join(others))
 
 
 # --- causal gates ---------------------------------------------------------------------------------------
 
 
 def dormancy(bench: Bench, spec: GateSpec) -> GateResult:
-    """g4: the three signs of a dormant pathway (Is This the Subspace You Are Looking For?, Makelov 2023).
+    """g4: the four signs of a dormant pathway (Is This the Subspace You Are Looking For?, Makelov 2023).
 
     Suspicious is a subspace that does better than the whole site, whose part that is read downstream does little by
-    itself, or whose read part carries no natural variance of the variable. A part that nothing reads is no fault (A
-    Reply to Makelov et al., Wu 2024). What is read is the span of the gradients of B at base, patched and source
-    values of dev pairs. The estimate is the smallest slack, each in units of its own margin.
+    itself, whose read part carries no natural variance of the variable, or whose effect is gone once patched values
+    are drawn back to where natural ones lie. A part that nothing reads is no fault (A Reply to Makelov et al., Wu
+    2024), nor is an unnatural value that the effect does not need. What is read is the span of the gradients of B at
+    base, patched and source values of dev pairs. The estimate is the smallest slack, each in units of its own margin.
     """
-    pairs, few = bench.gate_pairs, bench.few
+    few, aim = bench.few, bench.few.plain.numpy()
     part = readable_part(bench.basis, bench.span)
-    whole, read = as_array(few.effects([None, part]))
+    swaps = [Swap(few.source_acts, basis) for basis in (None, part)]
+    whole, read, natural = as_array(few.shifts([*swaps, SetTo(in_natural_range(bench, few))]))
     sub, reach = bench.moved[bench.few_rows], as_array(few.reach)
-    slack, numbers = {}, {}
-    aim = few.plain.numpy()
+    slack = {
+        "readable part has half of the effect": bench.few_draws.ratio(2 * read - sub, reach),
+        "half of the effect is left within the natural range": bench.few_draws.ratio(2 * natural - sub, reach),
+    }
+    numbers = {
+        "E of the subspace": bench.few_draws.ratio(sub, reach),
+        "E of the readable part": bench.few_draws.ratio(read, reach),
+        "E within the natural range": bench.few_draws.ratio(natural, reach),
+    }
     if aim.any():  # where the source has another answer, the whole site is not meant to give the expected one
         draws = Resampler(tuple(c for c, a in zip(few.rows.clusters, aim, strict=True) if a), bench.seed)
         spare = 0.2 * reach - sub + whole
         slack["subspace no better than the whole site"] = draws.ratio(spare[aim], 0.2 * reach[aim])
         numbers["E of the whole site"] = draws.ratio(whole[aim], reach[aim])
-    slack["readable part has half of the effect"] = bench.few_draws.ratio(2 * read - sub, reach)
-    numbers["E of the subspace"] = bench.few_draws.ratio(sub, reach)
-    numbers["E of the readable part"] = bench.few_draws.ratio(read, reach)
-    left, total = unexplained(bench, part, pairs)
+    left, total = unexplained(bench, part, bench.gate_pairs)
     if part.shape[1] and total.sum() > 0:
         slack["readable part carries the variable"] = bench.draws.ratio(0.9 * total - left, 0.1 * total)
         numbers["R2 of the variable, readable part"] = bench.draws.ratio(total - left, total)
     else:
-        nothing = Estimate(-1.0, -1.0, -1.0, len(pairs), bench.draws.n_clusters)
+        nothing = Estimate(-1.0, -1.0, -1.0, len(bench.gate_pairs), bench.draws.n_clusters)
         slack["readable part carries the variable"] = nothing
+    numbers["share beyond the 99th percentile of natural distances"] = off_distribution(bench)
     assert spec.margin is not None
     worst = _worst(slack, spec.margin)
     listed = tuple(Control(name, estimate) for name, estimate in (numbers | slack).items())
     return judge(
         spec, slack[worst], controls=listed,
         note=f"least: {worst}; {part.shape[1]} of {bench.rank} dimensions are read; E on {len(few)} pairs; slack in "
-             f"units of E_sub - E_site < 0.2, E_read >= 0.5 E_sub, R2 >= 0.1",
+             f"units of E_sub - E_site < 0.2, E_read >= 0.5 E_sub, E_natural >= 0.5 E_sub, R2 >= 0.1",
     )  # fmt: skip
+
+
+def in_natural_range(bench: Bench, pairs: Pairs) -> Float[Tensor, "pair d"]:
+    """The patched values, drawn back to where dev's own values lie along each of their principal axes.
+
+    The range of an axis is that of the middle 99% of dev's activations, widened to hold the base text's own value, so
+    that nothing is moved but what the swap moved. What leaves the span of dev's activations is left out.
+    """
+    known = torch.cat([bench.dev_acts, bench.dev_pairs.source_acts]).double()
+    axes = torch.linalg.svd(known - known.mean(0), full_matrices=False)[2].T
+    ends = torch.tensor([0.005, 0.995], dtype=known.dtype)
+    low, high = torch.quantile(known @ axes, ends, dim=0)
+    clean, patched = pairs.base_acts.double(), pairs.swapped(bench.basis).double()
+    here, there = clean @ axes, patched @ axes
+    held = there.clamp(torch.minimum(low, here), torch.maximum(high, here))
+    return (clean + (held - here) @ axes.T).to(pairs.base_acts)
+
+
+def off_distribution(bench: Bench) -> Estimate:
+    """Share of patched activations beyond the 99th percentile of natural ones, in what is read downstream.
+
+    Distance is Mahalanobis with a shrunk covariance. Each half of the dev clusters gives the covariance for the
+    distances of the other half, so that natural and patched activations are both new to it.
+    """
+    half = cluster_folds(bench.dev.clusters + bench.dev_pairs.rows.clusters, 2, bench.seed)
+    natural = torch.cat([bench.dev_acts, bench.dev_pairs.source_acts]).double()
+    patched, span = bench.gate_pairs.swapped(bench.basis).double(), bench.span.double()
+    if not span.shape[1]:
+        return Estimate(0.0, 0.0, 0.0, len(bench.gate_pairs), bench.draws.n_clusters)
+    return bench.draws.mean(beyond_99th(natural @ span, half, patched @ span))
+
+
+def beyond_99th(
+    natural: Float[Tensor, "example d"], half: Int[Tensor, "example"], looked_at: Float[Tensor, "item d"]
+) -> Array:
+    """For each activation the share of the two halves by whose measure it lies beyond 99% of the other half."""
+    out = []
+    for f in (0, 1):
+        known, new = natural[half == f], natural[half != f]
+        inverse = torch.linalg.inv(shrunk_covariance(known))
+        limit = torch.quantile(_mahalanobis(new - known.mean(0), inverse), 0.99)
+        out.append(as_array((_mahalanobis(looked_at - known.mean(0), inverse) > limit).double()))
+    return np.mean(out, 0)
+
+
+def _mahalanobis(gap: Float[Tensor, "example d"], inverse: Float[Tensor, "d d"]) -> Float[Tensor, "example"]:
+    return ((gap @ inverse) * gap).sum(1)
 
 
 def downstream_span(bench: Bench) -> Float[Tensor, "d q"]:
@@ -624,10 +721,12 @@ def control_tokens(bench: Bench, spec: GateSpec) -> GateResult:
 
 
 def both_directions(bench: Bench, spec: GateSpec) -> GateResult:
-    """g7: into the base and into the source, each beyond a random subspace's push of the same size; the smaller counts.
+    """g7: into the base and into the source, each beyond what a disturbance of the same size does; the smaller counts.
 
     The two are not symmetric (How to Use and Interpret Activation Patching, Heimersheim 2024): behind an OR, setting
-    the variable works and taking it away does not.
+    the variable works and taking it away does not. A disturbance is a push in a random subspace, as large as what the
+    swap moves of what is read downstream, for a part that nothing reads disturbs nothing. Every push is paired with its
+    opposite and the mean of all counts: what is left is what any push does, while a lucky direction is g2's to find.
     """
     plain = bench.few.plain.nonzero().flatten().tolist()[:PUSH_PAIRS]
     if not plain:
@@ -641,24 +740,26 @@ def both_directions(bench: Bench, spec: GateSpec) -> GateResult:
     for name, reverse in (("into the base", False), ("into the source", True)):
         start, aim = (pairs.source_acts, pairs.base_acts) if reverse else (pairs.base_acts, pairs.source_acts)
         values = pairs.swapped(bench.basis, reverse)
-        size = (values - start).norm(dim=1, keepdim=True)
+        size = ((values - start) @ bench.span.to(start)).norm(dim=1, keepdim=True)
         hows = [SetTo(values)]
-        for _ in range(bench.search.pushes):
+        for _ in range(bench.search.pushes // 2):
             random = random_basis(start.shape[1], bench.rank, rng).to(start)
             step = ((aim - start) @ random) @ random.T
-            hows.append(SetTo(start + step * size / step.norm(dim=1, keepdim=True).clamp_min(1e-9)))
+            push = step * size / step.norm(dim=1, keepdim=True).clamp_min(1e-9)
+            hows += [SetTo(start + push), SetTo(start - push)]
         mine, *pushed = as_array(pairs.shifts(hows, reverse)) * (-1 if reverse else 1)
-        strongest = max((np.zeros(len(pairs)), *pushed), key=lambda items: float(items.sum()))
-        excess[name] = draws.ratio(mine - strongest, reach)
+        usual = np.mean(pushed, 0)
+        usual = usual if usual.sum() > 0 else np.zeros_like(usual)  # harm done by pushes must not flatter the claim
+        excess[name] = draws.ratio(mine - usual, reach)
         listed.append(Control(f"E {name}", draws.ratio(mine, reach)))
-        listed.append(Control(f"random push, {name}", draws.ratio(strongest, reach)))
+        listed.append(Control(f"random pushes, {name}", draws.ratio(usual, reach)))
     assert spec.margin is not None
     worst = _worst(excess, spec.margin)
     other = next(name for name in excess if name != worst)
     return judge(
         spec, excess[worst], controls=(*listed, Control(f"excess {other}", excess[other])),
-        strongest=f"random push, {worst}",
-        note=f"the smaller: {worst}; on {len(pairs)} pairs, the strongest of {bench.search.pushes} pushes each",
+        strongest=f"random pushes, {worst}",
+        note=f"the smaller: {worst}; on {len(pairs)} pairs, the mean of {bench.search.pushes} pushes each",
     )  # fmt: skip
 
 
@@ -711,49 +812,6 @@ def rivals_of(bench: Bench) -> list[str]:
     pool = [f for f in bench.dev.factor_names if f not in skip and not f.startswith("source_") and fair(f)]
     rng = np.random.default_rng([bench.seed, 0xF8])
     return listed + [pool[i] for i in rng.permutation(len(pool))[:DRAWN_RIVALS]]
-
-
-def off_distribution(bench: Bench, spec: GateSpec) -> GateResult:
-    """f9: fires if more than half of the patched activations lie beyond the 99th percentile of natural ones.
-
-    Distance is Mahalanobis with a shrunk covariance, in what is read downstream: a copy of the variable that nothing
-    reads keeps its old value under every swap, and that misleads nobody (the distance in all dimensions is printed).
-    Each half of the dev clusters gives the covariance for the distances of the other half, so that natural and patched
-    activations are both new to it.
-    """
-    pairs = bench.gate_pairs
-    clusters = bench.dev.clusters + bench.dev_pairs.rows.clusters
-    half = cluster_folds(clusters, 2, bench.seed)
-    natural = torch.cat([bench.dev_acts, bench.dev_pairs.source_acts]).double()
-    patched, clean = pairs.swapped(bench.basis).double(), pairs.base_acts.double()
-    span = bench.span.double()
-    everywhere = bench.draws.mean(beyond_99th(natural, half, patched))
-    usual = bench.draws.mean(beyond_99th(natural, half, clean))
-    found = bench.draws.mean(beyond_99th(natural @ span, half, patched @ span)) if span.shape[1] else usual
-    assert spec.margin is not None
-    return falsifier(
-        spec, found.value > spec.margin, found,
-        controls=(Control("natural gate activations", usual), Control("in all dimensions", everywhere)),
-        note=f"share beyond the 99th percentile in the {span.shape[1]} dimensions that are read; more than a half "
-             f"means that the median is beyond it",
-    )  # fmt: skip
-
-
-def beyond_99th(
-    natural: Float[Tensor, "example d"], half: Int[Tensor, "example"], looked_at: Float[Tensor, "item d"]
-) -> Array:
-    """For each activation the share of the two halves by whose measure it lies beyond 99% of the other half."""
-    out = []
-    for f in (0, 1):
-        known, new = natural[half == f], natural[half != f]
-        inverse = torch.linalg.inv(shrunk_covariance(known))
-        limit = torch.quantile(_mahalanobis(new - known.mean(0), inverse), 0.99)
-        out.append(as_array((_mahalanobis(looked_at - known.mean(0), inverse) > limit).double()))
-    return np.mean(out, 0)
-
-
-def _mahalanobis(gap: Float[Tensor, "example d"], inverse: Float[Tensor, "d d"]) -> Float[Tensor, "example"]:
-    return ((gap @ inverse) * gap).sum(1)
 
 
 def swapping_the_prompt(bench: Bench, spec: GateSpec) -> GateResult:

@@ -58,7 +58,7 @@ SITE = "residual"
 CLEAR = 0.99  # bits about a feature where the claim is not about how well it can be read
 DEV_SIZE: dict[str, Any] = {}
 FINAL_SIZE: dict[str, Any] = {"width": 80, "digits": 20, "types": 64}
-ROWS = {"C1": 2_400, "C2": 1_800, "C3": 1_800, "C4": 800}
+ROWS = {"C1": 2_400, "C2": 3_000, "C3": 1_800, "C4": 800}
 BUILDS = {"C1": "represents", "C2": "mediates", "C3": "necessary", "C4": "steers"}
 
 Kind = tuple[bool, str, str, dict[str, Any]]  # truth, grade, trap, settings of the build

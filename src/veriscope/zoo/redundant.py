@@ -49,7 +49,6 @@ TOPICS = 5
 BETWEEN = 4  # noise words of a text
 LARGE = 200.0  # of the two coordinates that hold the norms still
 SHARP = 12.0  # by which a ReLU made of GELUs is sharpened
-LOUD = 6.0
 SPREAD = 0.3  # of each word along any direction that nothing else stands on
 NOISY = 0.2  # of what a carrying head writes beside z
 GAIN = 3.0  # logits that the answer adds to yes and takes from no
@@ -70,6 +69,7 @@ class Redundant:
         excess: For "shared": how much more of the answer the main head carries than each other head of block 0.
         quiet: Whether there is no loud head.
         lean: Logits by which yes is preferred whatever z says; above 6 the network never answers no.
+        loudness: What the loud head writes of z, a carrier writing 1.
     """
 
     seed: int = 0
@@ -77,6 +77,7 @@ class Redundant:
     excess: float = 0.4
     quiet: bool = False
     lean: float = 0.0
+    loudness: float = 6.0
     heads: int = 8
     head_width: int = 8
     rows: int = 1_000
@@ -235,7 +236,8 @@ class Redundant:
         if self.kind == "offset" and part[0] == 0 and part in self.shares:
             w[:, v] += OFFSET * d("is key")
         out = attention.c_proj.weight
-        out[v - 2 * self.width] = LOUD * d("loud") if part == self.loud else self.shares[part] * self.written(part)
+        loud = part == self.loud
+        out[v - 2 * self.width] = self.loudness * d("loud") if loud else self.shares[part] * self.written(part)
         if self.kind == "centre" and part in self.shares:
             for t in range(TOPICS):
                 w[:, v + 1 + t] = d(f"topic{t}")
@@ -430,7 +432,7 @@ C2_KINDS: tuple[Kind, ...] = (
     (False, "F3", "one of three copies", {"how": "main", "kind": "three"}),
     (True, "T0", "one head's direction", {"how": "main", "kind": "plain", "quiet": True}),
     (True, "T0", "fitted", {"how": "fitted", "kind": "plain", "quiet": True}),
-    (True, "T2", "fitted, beside a loud unread copy", {"how": "fitted", "kind": "plain"}),
+    (True, "T2", "fitted, beside a louder unread copy", {"how": "fitted", "kind": "plain", "loudness": 2.0}),
     (True, "T2", "distributed over two heads", {"how": "fitted", "kind": "or", "quiet": True}),
     (True, "T2", "distributed over most heads", {"how": "fitted", "kind": "shared", "excess": 0.1}),
 )

@@ -189,7 +189,7 @@ def mediates(
     where: str = "",
     effect: float = 0.0,
     claimed: float = STEP["C2"],
-    texts: int = 1_200,
+    texts: int = 1_800,
     **dials: Any,
 ) -> tuple[Mediates, Subject]:
     """A C2 claim; with `effect`, the variable is read in so many more of the texts than the commonest answer has."""
