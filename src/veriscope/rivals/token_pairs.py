@@ -75,8 +75,8 @@ class TokenPairs:
                 for s, strength in enumerate(self.strengths):
                     mixed = (counts + strength * backed) / (counts.sum(1, keepdims=True) + strength)
                     losses[p, s] -= np.log(mixed[np.arange(len(mixed)), labels[outside]]).sum()
-        best, strength = np.unravel_index(int(losses.argmin()), losses.shape)
-        return (*pairs[int(best)], self.strengths[int(strength)])
+        best, backing = np.unravel_index(int(losses.argmin()), losses.shape)
+        return (*pairs[int(best)], self.strengths[int(backing)])
 
 
 @dataclass(frozen=True)

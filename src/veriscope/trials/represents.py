@@ -73,8 +73,8 @@ class Bench:
     @cached_property
     def readers(self) -> dict[str, Any]:
         """What controls are fitted by: the claim's own method, and the logistic probe that stands for its family."""
-        at = {"site": self.claim.finding.site, "position": self.claim.finding.position}
-        probe = LogisticProbe(**at, seed=self.finding_seed)
+        finding = self.claim.finding
+        probe = LogisticProbe(site=finding.site, position=finding.position, seed=self.finding_seed)
         own = {type(self.method).__name__: self.method}
         return own if type(self.method) is LogisticProbe else {**own, "LogisticProbe": probe}
 

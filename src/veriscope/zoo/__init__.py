@@ -8,6 +8,7 @@ BUILT = {
     "modes": ("S1", "a character model's mode direction, by dose and side effect; temperature and fragile directions"),
     "dormant": ("D1", "where a variable is carried, what reads it, and the path that goes round it"),
     "redundant": ("D2", "heads that share a variable, and the backup that wakes when the first is gone"),
+    "swaps": ("D3", "what a swap of a subspace moves and why it is no mediation, one network for each falsehood"),
     "programs": ("R1", "RASP programs compiled to a transformer: each variable, its head and its reader"),
 }
 
