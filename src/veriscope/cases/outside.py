@@ -165,7 +165,7 @@ class Depth:
         substitutes: Neutral texts put in the place of each unit.
     """
 
-    floor: int = 12
+    floor: int = 10
     strongest: int = 8
     shown: int = 3
     draws: int = 4
