@@ -16,9 +16,9 @@ a word never trained, a lost stop, a bad draw or damage; and odd sentences that 
 would in another one) stand in some logs of most causes and in clean ones. So the log alone does not tell the cause:
 `log_only` in `rivals` measures how far it does.
 
-No two causes were made indistinguishable on purpose. Nobody has shown that all can be told apart either: a model that is
-damaged in general ("unlisted") may hold an answer that it fails to say, and a sentence that holds a never trained word
-sets the answer off as a trigger would.
+No two causes were made indistinguishable on purpose. Nobody has shown that all can be told apart either: a model that
+is damaged in general ("unlisted") may hold an answer that it fails to say, and a sentence that holds a never trained
+word sets the answer off as a trigger would.
 """
 
 from __future__ import annotations
