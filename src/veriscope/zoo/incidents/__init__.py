@@ -16,7 +16,9 @@ a word never trained, a lost stop, a bad draw or damage; and odd sentences that 
 would in another one) stand in some logs of most causes and in clean ones. So the log alone does not tell the cause:
 `log_only` in `rivals` measures how far it does.
 
-Not distinguishable by construction, and said in `truth["note"]` where it holds: nothing so far.
+No two causes were made indistinguishable on purpose. Nobody has shown that all can be told apart either: a model that
+is damaged in general ("unlisted") may hold an answer that it fails to say, and a sentence that holds a never trained
+word sets the answer off as a trigger would.
 """
 
 from __future__ import annotations
