@@ -24,6 +24,7 @@ from veriscope.zoo.bridge.plant import (
     Neurons,
     Remembering,
     Run,
+    everywhere,
     multiply,
     run,
     turned,
@@ -35,6 +36,7 @@ from veriscope.zoo.planted_information import bits_of_gap, gap_of_bits
 USED, UNUSED, LOUD = "used", "unused", "loud"  # u v, u w and v w
 COPY, LATE, HALF, SILENT = "copy", "late", "half", "silent"
 PRODUCTS = {USED: (0, 1), UNUSED: (0, 2), LOUD: (1, 2), COPY: (0, 1), LATE: (0, 1)}
+FEW = 60
 SAMPLE = 500  # texts that sizes are measured on
 CLEAR = 14.0  # distance of the class means in the background's own sd, where the claim is not about reading
 RIDGE = 1e-3  # of the mean variance, in the covariance that the readout is solved against
@@ -275,7 +277,7 @@ class Planter:
         _, self.bits = bed.carried(bed.sample)
         self.rng = np.random.default_rng([bed.seed, 0xB4])
         self.computing = [bed.block] + [bed.later] * (bed.through < 1 or HALF in bed.also)
-        self.natural = run(self.anatomy, bed.sample)
+        self.natural = run(self.anatomy, bed.sample, upto=self.computing[-1])
         self.neurons: dict[str, Neurons] = {}
         self.products: dict[str, Tensor] = {}  # of each feature in each text, so that 1 is its mean size
         self.vectors: dict[str, Tensor] = {}
@@ -286,7 +288,7 @@ class Planter:
         """Plant everything that the bed's dials ask for."""
         bed = self.bed
         self._carry()
-        self.now = run(self.anatomy, bed.sample, upto=bed.block)
+        self.now = self.background = run(self.anatomy, bed.sample)
         for feature in [USED, *(f for f in (UNUSED, LOUD, COPY) if f in bed.also)]:
             one, other = (self._carrier(bed.block, bit) for bit in PRODUCTS[feature])
             self._compute(feature, bed.block, one, other)
@@ -332,8 +334,10 @@ class Planter:
         """Directions along which the stream hardly varies where a block's MLP reads it, and how much it does."""
         x = self.natural.middle[block]
         around = x if self.anatomy.gated else x - x.mean(0)  # without biases the mean must be small too
+        y = everywhere(self.anatomy, self.bed.sample[:FEW], block)  # where no bit is carried nothing must be computed
+        y = y / y.norm(dim=1, keepdim=True) * self._length(block - 1)
         out = self._outside()
-        values, vectors = torch.linalg.eigh(out.T @ (around.T @ around / len(x)) @ out)
+        values, vectors = torch.linalg.eigh(out.T @ (around.T @ around / len(x) + y.T @ y / len(y)) @ out)
         directions = (out @ vectors[:, :n]).T
         self.taken += list(directions)
         return directions, float(values[:n].clamp_min(0).sqrt().max())
@@ -375,7 +379,7 @@ class Planter:
         quiet ones of the last stream, where the answer reads them: what blocks in between add there is little.
         """
         hard = self.bed.bits is not None and feature in (USED, UNUSED)
-        x = self.natural.stream[block if hard else len(self.anatomy.blocks) - 1]
+        x = self.background.stream[block if hard else len(self.anatomy.blocks) - 1]
         x = x - x.mean(0)
         out = self._outside()
         values, vectors = torch.linalg.eigh(out.T @ (x.T @ x / len(x)) @ out)
@@ -464,9 +468,13 @@ class Planter:
 
     def _solved(self, wanted: Sequence[float]) -> Float[Tensor, "d_model"]:
         """The reader with the least background that reads so much of each image, and of the mean."""
-        images = torch.stack([*self.images.values(), self.now.final.mean(0)], 1).double()
+        x = self.now.final
+        # What the rest of the network makes of the carried bits goes with the variable too, and must not be read.
+        leaks = [(self.sign(f)[:, None] * (x - x.mean(0))).mean(0) - self.images[f] for f in (USED,)]
+        images = torch.stack([*self.images.values(), x.mean(0), *leaks], 1).double()
         solved = torch.linalg.solve(self.covariance, images)
-        return (solved @ torch.linalg.solve(images.T @ solved, torch.tensor(wanted).double())).float()
+        asked = torch.tensor([*wanted, *([0.0] * len(leaks))]).double()
+        return (solved @ torch.linalg.solve(images.T @ solved, asked)).float()
 
     def _reads(self, logits: float) -> dict[str, float]:
         """Logits between the answers that each feature's value is worth, to either side."""

@@ -13,7 +13,7 @@ All of it is ordinary weights within the family's own layers, so that replay, si
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -214,6 +214,25 @@ def run(
                 hook.remove()
     kept = [{n: torch.cat(x) for n, x in found[kind].items() if x} for kind in ("stream", "middle", "normed")]
     return Run(*kept, torch.cat(finals))
+
+
+@torch.no_grad()
+def everywhere(anatomy: Anatomy, ids: Sequence[Sequence[int]], block: int) -> Float[Tensor, "token d_model"]:
+    """What a block's MLP reads at every position, before its norm."""
+    kept: list[Tensor] = []
+
+    def note(_: Any, args: Any) -> None:
+        kept.append(args[0].flatten(0, -2))
+        raise _Enough
+
+    hook = anatomy.norm(block).register_forward_pre_hook(note)
+    try:
+        for row in ids:
+            with suppress(_Enough):
+                anatomy.module.base_model(input_ids=torch.tensor([list(row)]), use_cache=False)
+    finally:
+        hook.remove()
+    return torch.cat(kept)
 
 
 class _Enough(Exception):
