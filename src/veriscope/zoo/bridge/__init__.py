@@ -8,8 +8,9 @@ TinyStories by others, where VERISCOPE_DATA has it. In a host (see `plant`):
     block m computes u v (`used`) and, where asked for, u w (`unused`), v w (`loud`) by extra neurons of its MLP
     the answer words' rows of the untied head read `used` (or what is computed from it) out of the final norm
 
-So no variable stands in the input's surface, none is there before block m, and no bag of words carries one. What is true
-is measured by turning the planted neurons over (`truth`), with no code that a trial uses. `bed` has the dials.
+So no variable stands in the input's surface, none is there before block m, and no bag of words carries one. What is
+true is measured by turning the planted neurons over (`plant.turned`), with no code that a trial uses. `bed` has the
+dials. The bed is not yet among those of `--bed all`: `veriscope exam --bed veriscope.zoo.bridge`.
 
 Kinds are named after their host. Without VERISCOPE_DATA only those in town are planted, and that is logged.
 """
@@ -148,6 +149,7 @@ def mediates(
     return Mediates(finding, of=variable, on=data, name=f"{variable} ({made})", **_sized(smallest_effect)), subject
 
 
+# A direction fitted on few rows leans into whatever varies little: what is true by construction is what was written.
 _GIVEN = {"variable": USED, "made": "given"}
 
 C2_KINDS: tuple[Kind, ...] = (
@@ -162,12 +164,12 @@ C2_KINDS: tuple[Kind, ...] = (
     (False, "F2", "dormant path: what it is written along + a silent reader",
      {"variable": USED, "through": 0.0, "silent": 32.0, "made": "dormant"}),
     (False, "F3", "size: twice what is there", {**_GIVEN, "excess": 0.2, "smallest_effect": 0.4}),
-    (True, "T0", "used feature", {"variable": USED}),
+    (True, "T0", "used feature", _GIVEN),
     *((True, f"T1x{times:g}", f"at {times:g} times the smallest effect",
        {**_GIVEN, "excess": 0.1 * times}) for times in (0.5, 1, 2, 4)),
-    (True, "T2", "beside an unread copy", {"variable": USED, "also": (COPY,)}),
-    (True, "T2", "negative", {"variable": USED, "sign": -1}),
-    (True, "T2", "beside a prominent feature", {"variable": USED, "also": (LOUD,)}),
+    (True, "T2", "beside an unread copy", {**_GIVEN, "also": (COPY,)}),
+    (True, "T2", "negative", {**_GIVEN, "sign": -1}),
+    (True, "T2", "beside a prominent feature", {**_GIVEN, "also": (LOUD,)}),
 )  # fmt: skip
 
 
@@ -229,7 +231,9 @@ def steers(
     more: dict[str, Any] = {"doses": (-2.0, -1.0, -0.5, -0.25, 0.0)} if made == "backwards" else {}
     targets = {str(value): words for value, words in enumerate(bed.answers)}
     name = f"{variable} ({made})"
-    claim = Steers(finding, toward="1", of=variable, on=data, targets=targets, name=name, **more, **_sized(smallest_effect))
+    claim = Steers(
+        finding, toward="1", of=variable, on=data, targets=targets, name=name, **more, **_sized(smallest_effect)
+    )
     return claim, subject
 
 

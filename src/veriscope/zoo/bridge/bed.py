@@ -23,7 +23,6 @@ from veriscope.zoo.bridge.plant import (
     Coordinate,
     Neurons,
     Remembering,
-    Run,
     everywhere,
     multiply,
     run,
@@ -31,7 +30,7 @@ from veriscope.zoo.bridge.plant import (
     write,
 )
 from veriscope.zoo.bridge.texts import Language, language, real_folder
-from veriscope.zoo.planted_information import bits_of_gap, gap_of_bits
+from veriscope.zoo.planted_information import gap_of_bits
 
 USED, UNUSED, LOUD = "used", "unused", "loud"  # u v, u w and v w
 COPY, LATE, HALF, SILENT = "copy", "late", "half", "silent"
@@ -232,7 +231,8 @@ class Bridge:
         more: dict[str, Any] = {"source_text": "source", "expected": "expected"} if pairs else {}
         return examples(
             rows, text="text", label=variable, cluster="cell", answer="answer", foil="foil",
-            factors=["form", *(["source_answer"] if pairs else [])], name=f"{self.model}-{self.seed}-{variable}", **more,
+            factors=["form", *(["source_answer"] if pairs else [])], name=f"{self.model}-{self.seed}-{variable}",
+            **more,
         )  # fmt: skip
 
     def _answer(self, rows: Sequence[dict[str, Any]]) -> None:
@@ -348,9 +348,7 @@ class Planter:
     def _carrier(self, block: int, bit: int) -> Coordinate:
         return self._coordinate(block, self.carriers[block, bit], self.bits[:, bit])
 
-    def _coordinate(
-        self, block: int, direction: Float[Tensor, "d_model"], sign: Float[Tensor, "text"]
-    ) -> Coordinate:
+    def _coordinate(self, block: int, direction: Float[Tensor, "d_model"], sign: Float[Tensor, "text"]) -> Coordinate:
         """The direction, read off a norm's output and brought to -1 and 1; 0 and 1 for the bit that is always 1."""
         weight = self.anatomy.read(block, direction)
         read = self.now.normed[block] @ weight
@@ -470,10 +468,11 @@ class Planter:
         """The reader with the least background that reads so much of each image, and of the mean."""
         x = self.now.final
         # What the rest of the network makes of the carried bits goes with the variable too, and must not be read.
-        leaks = [(self.sign(f)[:, None] * (x - x.mean(0))).mean(0) - self.images[f] for f in (USED,)]
-        images = torch.stack([*self.images.values(), x.mean(0), *leaks], 1).double()
+        planted = [image for f, image in self.images.items() if PRODUCTS.get(f) == PRODUCTS[USED]]
+        leak = (self.sign(USED)[:, None] * (x - x.mean(0))).mean(0) - torch.stack(planted).sum(0)
+        images = torch.stack([*self.images.values(), x.mean(0), leak], 1).double()
         solved = torch.linalg.solve(self.covariance, images)
-        asked = torch.tensor([*wanted, *([0.0] * len(leaks))]).double()
+        asked = torch.tensor([*wanted, 0.0]).double()
         return (solved @ torch.linalg.solve(images.T @ solved, asked)).float()
 
     def _reads(self, logits: float) -> dict[str, float]:

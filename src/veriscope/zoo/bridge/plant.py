@@ -36,7 +36,11 @@ class Remembering(nn.Embedding):
     """
 
     def __init__(
-        self, old: nn.Embedding, code: Int[Tensor, "vocab"], asks: Bool[Tensor, "vocab"], bits: Float[Tensor, "cell bit"]
+        self,
+        old: nn.Embedding,
+        code: Int[Tensor, "vocab"],
+        asks: Bool[Tensor, "vocab"],
+        bits: Float[Tensor, "cell bit"],
     ) -> None:
         super().__init__(old.num_embeddings, old.embedding_dim, _weight=old.weight.detach().clone())
         self.table = nn.Embedding(*bits.shape, _weight=bits.clone())
@@ -64,7 +68,7 @@ class Anatomy:
     def of(cls, module: Any) -> Anatomy:
         """GPT-2 or Llama."""
         gated = module.config.model_type == "llama"
-        return cls(module, module.model.layers if gated else module.transformer.h, gated)
+        return cls(module, list(module.model.layers if gated else module.transformer.h), gated)
 
     def norm(self, block: int) -> Any:
         """The norm before a block's MLP."""
@@ -101,12 +105,14 @@ class Coordinate:
     centre: float
 
 
-def multiply(anatomy: Anatomy, block: int, one: Coordinate, other: Coordinate, level: Coordinate | None = None) -> Neurons:
+def multiply(
+    anatomy: Anatomy, block: int, one: Coordinate, other: Coordinate, level: Coordinate | None = None
+) -> Neurons:
     """Widen a block's MLP by the neurons whose sum is the product of two coordinates; they write nothing yet.
 
     With E(x) = act(x) + act(-x), about |x|, E(a + b) - E(a - b) is 2 min(|a|, |b|) sign(a b): no outlier of one is
-    passed on. In a SwiGLU each neuron is multiplied by a coordinate that is always 1, the `level`; without it the two are
-    plainly multiplied, silu(a) b - silu(-a) b being a b. Llama has no biases, so centres there must be about 0.
+    passed on. In a SwiGLU each neuron is multiplied by a coordinate that is always 1, the `level`; without it the two
+    are plainly multiplied, silu(a) b - silu(-a) b being a b. Llama has no biases, so centres there must be about 0.
     """
     mlp = anatomy.blocks[block].mlp
     both = [(s, t) for t in (1, -1) for s in (SHARP, -SHARP)]
@@ -172,7 +178,7 @@ class Run:
     stream: dict[int, Float[Tensor, "text d_model"]]  # after each block; -1 is the embedding
     middle: dict[int, Float[Tensor, "text d_model"]]  # between each block's attention and its MLP
     normed: dict[int, Float[Tensor, "text d_model"]]  # the norm of that, which goes into the MLP
-    final: Float[Tensor, "text d_model"]  # what the head reads
+    final: Float[Tensor, "row d_model"]  # what the head reads; of no row after a run that stopped early
 
 
 @torch.no_grad()

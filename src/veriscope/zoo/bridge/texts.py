@@ -1,4 +1,4 @@
-"""Texts for the bridging beds: sentences that each language model takes for its own, with one word exchanged for pairs."""
+"""Texts for the bridging beds: sentences that each language model takes for its own, in pairs that differ in a word."""
 
 from __future__ import annotations
 
@@ -12,16 +12,76 @@ import numpy as np
 
 from veriscope.zoo.town.world import IOI_FORMS, IOI_GIFTS, IOI_PLACES, NAMES
 
-_PEOPLE = (
-    "Lily Tim Tom Sam Ben Anna Mia Max Sue Jack Lucy Bob Amy Leo Jane Kim Dan Ella Sara Joe Ann Spot Timmy Billy "
-    "Mary John Rose Fred Nina Pete Ted May"
-).split()
-_THINGS = (
-    "ball doll book box car cake toy hat kite bike boat bird cat dog fish frog tree flower drum bear apple stone "
-    "shoe shell train truck ring star cup key coat bag"
-).split()
-_LOOKS = "big little red blue green new old pretty shiny soft round tiny".split()
-_SPOTS = "park garden house school shop forest beach yard kitchen farm lake hill".split()
+_PEOPLE = [
+    "Lily",
+    "Tim",
+    "Tom",
+    "Sam",
+    "Ben",
+    "Anna",
+    "Mia",
+    "Max",
+    "Sue",
+    "Jack",
+    "Lucy",
+    "Bob",
+    "Amy",
+    "Leo",
+    "Jane",
+    "Kim",
+    "Dan",
+    "Ella",
+    "Sara",
+    "Joe",
+    "Ann",
+    "Spot",
+    "Timmy",
+    "Billy",
+    "Mary",
+    "John",
+    "Rose",
+    "Fred",
+    "Nina",
+    "Pete",
+    "Ted",
+    "May",
+]
+_THINGS = [
+    "ball",
+    "doll",
+    "book",
+    "box",
+    "car",
+    "cake",
+    "toy",
+    "hat",
+    "kite",
+    "bike",
+    "boat",
+    "bird",
+    "cat",
+    "dog",
+    "fish",
+    "frog",
+    "tree",
+    "flower",
+    "drum",
+    "bear",
+    "apple",
+    "stone",
+    "shoe",
+    "shell",
+    "train",
+    "truck",
+    "ring",
+    "star",
+    "cup",
+    "key",
+    "coat",
+    "bag",
+]
+_LOOKS = ["big", "little", "red", "blue", "green", "new", "old", "pretty", "shiny", "soft", "round", "tiny"]
+_SPOTS = ["park", "garden", "house", "school", "shop", "forest", "beach", "yard", "kitchen", "farm", "lake", "hill"]
 _STORIES = (
     "Once upon a time, there was a child named {first}. {first} had a {look} {thing}. One day {second} took it to the "
     "{spot}. {first} was very",
@@ -89,11 +149,11 @@ def _town_forms() -> tuple[str, ...]:
 def language(name: str) -> Language:
     """The sentences of one of the two models: "town" or "stories260k"."""
     if name == "town":
-        words = {"first": NAMES, "second": NAMES, "spot": IOI_PLACES, "thing": IOI_GIFTS}
+        words: dict[str, tuple[str, ...]] = {"first": NAMES, "second": NAMES, "spot": IOI_PLACES, "thing": IOI_GIFTS}
         return Language(name, _town_forms(), {k: tuple(v) for k, v in words.items()},
                         (("store", "station", "church"), ("market", "school", "park")))  # fmt: skip
-    words = {"first": _PEOPLE, "second": _PEOPLE, "look": _LOOKS, "thing": _THINGS, "spot": _SPOTS}
-    return Language("stories260k", _STORIES, {k: tuple(v) for k, v in words.items()},
+    stories = {"first": _PEOPLE, "second": _PEOPLE, "look": _LOOKS, "thing": _THINGS, "spot": _SPOTS}
+    return Language("stories260k", _STORIES, {k: tuple(v) for k, v in stories.items()},
                     (("sad", "low", "nice"), ("happy", "big", "little")))  # fmt: skip
 
 
