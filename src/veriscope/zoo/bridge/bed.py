@@ -135,7 +135,7 @@ class Bridge:
 
     @cached_property
     def _anatomy(self) -> Anatomy:
-        module = self._plain.module
+        module: Any = self._plain.module
         module.config._attn_implementation = "sdpa"
         head = module.get_output_embeddings()
         untied = nn.Linear(head.in_features, head.out_features, bias=False)
@@ -148,7 +148,7 @@ class Bridge:
         bits[:, 2] = torch.where(tied, bits[:, 1], bits[:, 2])
         bits[:, 3] = 1
         bits[0] = 0
-        fixed, asks = (torch.zeros(self._plain.vocab_size, dtype=torch.bool) for _ in range(2))
+        fixed, asks = (torch.zeros(module.config.vocab_size, dtype=torch.bool) for _ in range(2))
         slots = dict.fromkeys(self.language.words, "")
         fixed[[i for row in self.ids([form.format(**slots) for form in self.language.forms]) for i in row]] = True
         asks[[row[-1] for row in self.sample]] = True
@@ -198,9 +198,9 @@ class Bridge:
         coins = rng.integers(0, 2, len(self.texts))
         coin_of = {word: int(rng.integers(2)) for word in self.language.words["first"]}
         named = [next(w.strip(",.") for w in text.split() if w.strip(",.") in coin_of) for text, _, _ in self.texts]
-        labels = {"coin": coins, "name": [coin_of[w] for w in named]}
+        labels: dict[str, Sequence[int]] = {"coin": coins.tolist(), "name": [coin_of[w] for w in named]}
         if variable in PRODUCTS:
-            labels[variable] = self.value(bits, variable).long().numpy()
+            labels[variable] = self.value(bits, variable).long().tolist()
             source = self.value(other, variable).long()
         words = [group[0] for group in self.language.answers[:: self.sign]]
         return [
@@ -377,7 +377,7 @@ class Planter:
         quiet ones of the last stream, where the answer reads them: what blocks in between add there is little.
         """
         hard = self.bed.bits is not None and feature in (USED, UNUSED)
-        x = self.background.stream[block if hard else len(self.anatomy.blocks) - 1]
+        x: Tensor = self.background.stream[block if hard else len(self.anatomy.blocks) - 1]
         x = x - x.mean(0)
         out = self._outside()
         values, vectors = torch.linalg.eigh(out.T @ (x.T @ x / len(x)) @ out)
@@ -447,7 +447,8 @@ class Planter:
         self.vectors[SILENT] = CLEAR * spread * direction
         half = self.vectors[SILENT] / 2
         up, down = (
-            run(self.anatomy, bed.sample, (bed.block, lambda h, s=side: h + s * half)).final for side in (1, -1)
+            run(self.anatomy, bed.sample, (bed.block, (lambda s: lambda h: h + s * half)(side))).final
+            for side in (1, -1)
         )
         self.images[SILENT] = (up - down).mean(0) / 2
 

@@ -43,7 +43,7 @@ class Remembering(nn.Embedding):
         bits: Float[Tensor, "cell bit"],
     ) -> None:
         super().__init__(old.num_embeddings, old.embedding_dim, _weight=old.weight.detach().clone())
-        self.table = nn.Embedding(*bits.shape, _weight=bits.clone())
+        self.table = nn.Embedding(bits.shape[0], bits.shape[1], _weight=bits.clone())
         self.write = nn.Parameter(torch.zeros(bits.shape[1], old.embedding_dim))
         self.code: Tensor
         self.asks: Tensor
@@ -218,8 +218,10 @@ def run(
         finally:
             for hook in hooks:
                 hook.remove()
-    kept = [{n: torch.cat(x) for n, x in found[kind].items() if x} for kind in ("stream", "middle", "normed")]
-    return Run(*kept, torch.cat(finals))
+    stream, middle, normed = (
+        {n: torch.cat(x) for n, x in found[kind].items() if x} for kind in ("stream", "middle", "normed")
+    )
+    return Run(stream, middle, normed, torch.cat(finals))
 
 
 @torch.no_grad()
