@@ -1,0 +1,521 @@
+"""The builder of a bridging bed: what is planted where, how large, and what the answer reads of it, from one seed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from veriscope.examples import Examples, examples
+from veriscope.subjects import Subject, load
+from veriscope.zoo import town
+from veriscope.zoo.bridge.plant import (
+    CARRIED,
+    CELLS,
+    Anatomy,
+    Coordinate,
+    Neurons,
+    Remembering,
+    everywhere,
+    multiply,
+    run,
+    turned,
+    write,
+)
+from veriscope.zoo.bridge.texts import Language, language, real_folder
+from veriscope.zoo.planted_information import gap_of_bits
+
+USED, UNUSED, LOUD = "used", "unused", "loud"  # u v, u w and v w
+COPY, LATE, HALF, SILENT = "copy", "late", "half", "silent"
+PRODUCTS = {USED: (0, 1), UNUSED: (0, 2), LOUD: (1, 2), COPY: (0, 1), LATE: (0, 1)}
+FEW = 60
+SAMPLE = 500  # texts that sizes are measured on
+CLEAR = 14.0  # distance of the class means in the background's own sd, where the claim is not about reading
+RIDGE = 1e-3  # of the mean variance, in the covariance that the readout is solved against
+LARGEST_DOSE = 2.0
+STRONG = 16.0  # logits between the two values where the claim is not about the size of the effect
+PROMINENT = 3.0  # of a loud feature: its size in units of the largest natural variation
+
+
+@dataclass(frozen=True)
+class Bridge:
+    """A trained language model with planted variables; the rest of it stays as it was trained.
+
+    Args:
+        seed: Of cues, bits, directions and texts.
+        model: "town", which ships with the package, or "stories260k" from VERISCOPE_DATA.
+        rows: Number of texts.
+        bits: Information about USED and UNUSED, in bits an item, that the best linear reader has at the site; else
+            their classes lie CLEAR apart.
+        through: Share of the answer's evidence that goes through USED; the rest is computed again behind the site.
+        logits: What the two values of the variable make between the answers, in logits.
+        excess: Instead, beyond chance, how often the other value turns the model's own answer.
+        effect: Instead, by how many logits twice the variable's own difference moves the answers.
+        sign: -1 where the answer goes against the variable.
+        tie: Correlation of UNUSED with USED.
+        also: Further features: LOUD (prominent and unread), COPY (the same variable, unread), HALF (the answer reads
+            USED times a bit of its own, and not USED).
+        silent: Logits between the answers of a direction on which nothing is written, for as much as USED has.
+        writer: The same, read by one single answer word.
+        words: Number of words that stand for each answer, up to three.
+        final: Another variant of the model, later blocks, other sentences.
+    """
+
+    seed: int = 0
+    model: str = "town"
+    rows: int = 1_200
+    bits: float | None = None
+    through: float = 1.0
+    logits: float = STRONG
+    excess: float | None = None
+    effect: float | None = None
+    sign: int = 1
+    tie: float = 0.0
+    also: tuple[str, ...] = ()
+    silent: float = 0.0
+    writer: float = 0.0
+    words: int = 1
+    final: bool = False
+
+    # ---- what there is
+
+    @property
+    def block(self) -> int:
+        """The block that computes the variable."""
+        return 2 if self.final else 1
+
+    @property
+    def site(self) -> str:
+        return f"blocks.{self.block}.resid_post"
+
+    @property
+    def later(self) -> int:
+        """The block behind the site in which more is computed."""
+        return len(self._anatomy.blocks) - 1
+
+    @property
+    def language(self) -> Language:
+        return language(self.model)
+
+    @property
+    def answers(self) -> tuple[tuple[str, ...], ...]:
+        """The words that stand for each value, as the model answers."""
+        return tuple(group[: self.words] for group in self.language.answers[:: self.sign])
+
+    @cached_property
+    def texts(self) -> list[tuple[str, str, str]]:
+        """Text, form, and the same text with one word exchanged."""
+        return self.language.texts(self.rows, self.seed, self.final)
+
+    @cached_property
+    def _plain(self) -> Subject:
+        """The model before anything is planted."""
+        if self.model == "town":
+            return load(town.folder("town-seed2" if self.final else "town"))
+        folder = real_folder()
+        assert folder is not None, "stories260k is planted in only where VERISCOPE_DATA has it"
+        return load(folder)
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        return [list(row) for row in self._plain.tokens(texts)]
+
+    @cached_property
+    def sample(self) -> list[list[int]]:
+        """Tokens of texts that no claim sees, for measuring."""
+        return self.ids([t for t, _, _ in self.language.texts(SAMPLE, self.seed + 1_000_003, self.final)])
+
+    # ---- planting
+
+    @cached_property
+    def _anatomy(self) -> Anatomy:
+        module: Any = self._plain.module
+        module.config._attn_implementation = "sdpa"
+        head = module.get_output_embeddings()
+        untied = nn.Linear(head.in_features, head.out_features, bias=False)
+        untied.weight = nn.Parameter(head.weight.detach().clone())
+        module.set_output_embeddings(untied)
+        module.config.tie_word_embeddings = False
+        rng = torch.Generator().manual_seed(self.seed)
+        bits = torch.randint(2, (CELLS, CARRIED), generator=rng) * 2.0 - 1
+        tied = torch.rand(CELLS, generator=rng) < self.tie
+        bits[:, 2] = torch.where(tied, bits[:, 1], bits[:, 2])
+        bits[:, 3] = 1
+        bits[0] = 0
+        fixed, asks = (torch.zeros(module.config.vocab_size, dtype=torch.bool) for _ in range(2))
+        slots = dict.fromkeys(self.language.words, "")
+        fixed[[i for row in self.ids([form.format(**slots) for form in self.language.forms]) for i in row]] = True
+        asks[[row[-1] for row in self.sample]] = True
+        cues = torch.zeros_like(fixed)
+        cues[[i for row in self.sample for i in row]] = True
+        code = torch.randint(1, CELLS, fixed.shape, generator=rng) * (cues & ~fixed)
+        module.set_input_embeddings(Remembering(module.get_input_embeddings(), code, asks, bits))
+        return Anatomy.of(module)
+
+    @cached_property
+    def planted(self) -> Planted:
+        """The finished plant."""
+        return Planter(self).planted()
+
+    @cached_property
+    def subject(self) -> Subject:
+        """The planted model as any other subject."""
+        assert self.planted
+        reader = self._plain.reader
+        return load(self._anatomy.module, tokenizer=reader.tokenizer, name=f"bridge-{self.model}-{self.seed}")
+
+    # ---- the truth about texts
+
+    @cached_property
+    def embedding(self) -> Remembering:
+        table = self._anatomy.module.get_input_embeddings()
+        assert isinstance(table, Remembering)
+        return table
+
+    @torch.no_grad()
+    def carried(self, ids: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "text"], Float[Tensor, "text bit"]]:
+        """Each text's cell and its carried bits, -1 or 1."""
+        code = self.embedding.code.tolist()
+        cells = torch.tensor([sum(code[i] for i in row) % CELLS for row in ids])
+        return cells, self.embedding.table.weight[cells]
+
+    def value(self, bits: Float[Tensor, "text bit"], variable: str) -> Bool[Tensor, "text"]:
+        """The value of a planted variable."""
+        one, other = PRODUCTS[variable]
+        return bits[:, one] * bits[:, other] > 0
+
+    def table(self, variable: str) -> list[dict[str, Any]]:
+        """Texts with a variable as label: a planted one, "coin" (of the text), or "name" (a coin of the first name)."""
+        (cells, bits), (_, other) = (self.carried(self.ids([row[i] for row in self.texts])) for i in (0, 2))
+        used, source = self.value(bits, USED).long(), self.value(other, USED).long()
+        rng = np.random.default_rng([self.seed, 0xB3])
+        coins = rng.integers(0, 2, len(self.texts))
+        coin_of = {word: int(rng.integers(2)) for word in self.language.words["first"]}
+        named = [next(w.strip(",.") for w in text.split() if w.strip(",.") in coin_of) for text, _, _ in self.texts]
+        labels: dict[str, Sequence[int]] = {"coin": coins.tolist(), "name": [coin_of[w] for w in named]}
+        if variable in PRODUCTS:
+            labels[variable] = self.value(bits, variable).long().tolist()
+            source = self.value(other, variable).long()
+        words = [group[0] for group in self.language.answers[:: self.sign]]
+        return [
+            {
+                "text": text,
+                "source": changed,
+                "form": form,
+                "cell": f"cell {cells[i]}",
+                variable: str(int(labels[variable][i])),
+                "answer": words[int(used[i])],
+                "foil": words[1 - int(used[i])],
+                "expected": words[int(source[i])],
+                "source_answer": words[int(self.value(other[i : i + 1], USED))],
+            }
+            for i, (text, form, changed) in enumerate(self.texts)
+        ]
+
+    def examples(self, variable: str, pairs: bool = False, answered: bool = False) -> Examples:
+        """The bed's texts, split by cell.
+
+        Args:
+            pairs: Whether each comes with its source and the answer that is expected then.
+            answered: The answer is the one that the model gives, and not the one it would give to the variable alone.
+        """
+        rows = self.table(variable)
+        if answered:
+            self._answer(rows)
+        more: dict[str, Any] = {"source_text": "source", "expected": "expected"} if pairs else {}
+        return examples(
+            rows, text="text", label=variable, cluster="cell", answer="answer", foil="foil",
+            factors=["form", *(["source_answer"] if pairs else [])], name=f"{self.model}-{self.seed}-{variable}",
+            **more,
+        )  # fmt: skip
+
+    def _answer(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Put in what the model itself answers, to the text and to its source."""
+        words = [group[0] for group in self.answers]
+        for column, foil, text in (("answer", "foil", "text"), ("source_answer", None, "source")):
+            at = run(self._anatomy, self.ids([row[text] for row in rows])).final
+            head = self._anatomy.module.get_output_embeddings().weight.detach()
+            said = (at @ (head[self.token(words[1])] - head[self.token(words[0])]) > 0).long().tolist()
+            for row, value in zip(rows, said, strict=True):
+                row[column] = words[value]
+                if foil:
+                    row[foil] = words[1 - value]
+
+    def token(self, word: str) -> int:
+        """The first token of an answer."""
+        return int(self._plain.answer_ids([self.texts[0][0]], [word])[0])
+
+
+@dataclass(frozen=True)
+class Planted:
+    """What was planted, as measured on texts that no claim sees.
+
+    Attributes:
+        neurons: Of each feature.
+        vectors: What each feature's two values differ by at the site or at the later block.
+        images: Half of what turning each feature over changes in the final norm.
+        logits: What the two values of the variable make between the answers.
+    """
+
+    neurons: Mapping[str, Neurons]
+    vectors: Mapping[str, Float[Tensor, "d_model"]]
+    images: Mapping[str, Float[Tensor, "d_model"]]
+    logits: float
+
+
+class Planter:
+    """Plants a bed step by step, each size measured on the model as it then is."""
+
+    def __init__(self, bed: Bridge) -> None:
+        self.bed, self.anatomy = bed, bed._anatomy
+        _, self.bits = bed.carried(bed.sample)
+        self.rng = np.random.default_rng([bed.seed, 0xB4])
+        self.computing = [bed.block] + [bed.later] * (bed.through < 1 or HALF in bed.also)
+        self.natural = run(self.anatomy, bed.sample, upto=self.computing[-1])
+        self.neurons: dict[str, Neurons] = {}
+        self.products: dict[str, Tensor] = {}  # of each feature in each text, so that 1 is its mean size
+        self.vectors: dict[str, Tensor] = {}
+        self.images: dict[str, Tensor] = {}
+        self.taken: list[Tensor] = [torch.ones(self.natural.stream[0].shape[1])]
+
+    def planted(self) -> Planted:
+        """Plant everything that the bed's dials ask for."""
+        bed = self.bed
+        self._carry()
+        self.now = self.background = run(self.anatomy, bed.sample)
+        for feature in [USED, *(f for f in (UNUSED, LOUD, COPY) if f in bed.also)]:
+            one, other = (self._carrier(bed.block, bit) for bit in PRODUCTS[feature])
+            self._compute(feature, bed.block, one, other)
+        if bed.bits is not None:
+            self._size()
+        if len(self.computing) > 1:
+            self.now = run(self.anatomy, bed.sample, upto=bed.later)
+        if bed.through < 1:
+            one, other = (self._carrier(bed.later, bit) for bit in PRODUCTS[LATE])
+            self._compute(LATE, bed.later, one, other)
+        if HALF in bed.also:
+            one = self._coordinate(bed.later, self.vectors[USED], self.sign(USED))
+            self._compute(HALF, bed.later, one, self._carrier(bed.later, 2))
+        return self._read_out()
+
+    def sign(self, feature: str) -> Float[Tensor, "text"]:
+        """-1 or 1 for each sample text."""
+        if feature == HALF:
+            return self.sign(USED) * self.bits[:, 2]
+        one, other = PRODUCTS[feature]
+        return self.bits[:, one] * self.bits[:, other]
+
+    # ---- carried bits
+
+    def _carry(self) -> None:
+        """Write the bits at the embedding, and once more behind block 0 for each block that computes with them."""
+        directions, spread = self._quiet(0, CARRIED)
+        with torch.no_grad():
+            self.bed.embedding.write.copy_(max(CARRY * spread, LEAST[0] * self._length(-1)) * directions)
+        self.now = run(self.anatomy, self.bed.sample, upto=0)
+        coordinates = [self._coordinate(0, d, self.bits[:, i]) for i, d in enumerate(directions)]
+        self.carriers: dict[tuple[int, int], Tensor] = {}
+        for block in self.computing:
+            again, spread = self._quiet(block, CARRIED)
+            for bit, direction in enumerate(again):
+                relay = multiply(self.anatomy, 0, coordinates[bit], coordinates[-1])
+                unit = float((relay.value(self.now.normed[0]) * self.bits[:, bit]).mean())
+                size = max(CARRY * spread, LEAST[1] * self._length(block - 1))
+                write(self.anatomy, dataclasses.replace(relay, unit=unit), size * direction)
+                self.carriers[block, bit] = direction
+
+    def _quiet(self, block: int, n: int) -> tuple[Float[Tensor, "direction d_model"], float]:
+        """Directions along which the stream hardly varies where a block's MLP reads it, and how much it does."""
+        x = self.natural.middle[block]
+        around = x if self.anatomy.gated else x - x.mean(0)  # without biases the mean must be small too
+        y = everywhere(self.anatomy, self.bed.sample[:FEW], block)  # where no bit is carried nothing must be computed
+        y = y / y.norm(dim=1, keepdim=True) * self._length(block - 1)
+        out = self._outside()
+        values, vectors = torch.linalg.eigh(out.T @ (around.T @ around / len(x) + y.T @ y / len(y)) @ out)
+        directions = (out @ vectors[:, :n]).T
+        self.taken += list(directions)
+        return directions, float(values[:n].clamp_min(0).sqrt().max())
+
+    def _length(self, block: int) -> float:
+        return float(self.natural.stream[block].norm(dim=1).mean())
+
+    def _carrier(self, block: int, bit: int) -> Coordinate:
+        return self._coordinate(block, self.carriers[block, bit], self.bits[:, bit])
+
+    def _coordinate(self, block: int, direction: Float[Tensor, "d_model"], sign: Float[Tensor, "text"]) -> Coordinate:
+        """The direction, read off a norm's output and brought to -1 and 1; 0 and 1 for the bit that is always 1."""
+        weight = self.anatomy.read(block, direction)
+        read = self.now.normed[block] @ weight
+        up = read[sign > 0].mean()
+        without = (self.natural.normed[block] @ weight).mean()
+        down = read[sign < 0].mean() if bool((sign < 0).any()) else 2 * without - up
+        return Coordinate(weight * 2 / (up - down), float((up + down) / (up - down)))
+
+    # ---- computed features
+
+    def _compute(self, feature: str, block: int, one: Coordinate, other: Coordinate) -> None:
+        """Plant a product, written along a direction of its own."""
+        neurons = multiply(self.anatomy, block, one, other, self._carrier(block, CARRIED - 1))
+        value = neurons.value(self.now.normed[block])
+        unit = float((value * self.sign(feature)).mean())
+        direction, spread = self._direction(feature, block)
+        size = 2 * PROMINENT * self._largest(block) if feature == LOUD else CLEAR * spread
+        self.neurons[feature] = dataclasses.replace(neurons, unit=unit)
+        self.products[feature], self.vectors[feature] = value / unit, size * direction
+        write(self.anatomy, self.neurons[feature], self.vectors[feature] / 2)
+
+    def _direction(self, feature: str, block: int) -> tuple[Float[Tensor, "d_model"], float]:
+        """A direction of the stream's own variation that nothing is planted along, and how much it varies there.
+
+        One that a reader must find against the background lies among the largest at its site. Others are among the
+        quiet ones of the last stream, where the answer reads them: what blocks in between add there is little.
+        """
+        hard = self.bed.bits is not None and feature in (USED, UNUSED)
+        x: Tensor = self.background.stream[block if hard else len(self.anatomy.blocks) - 1]
+        x = x - x.mean(0)
+        out = self._outside()
+        values, vectors = torch.linalg.eigh(out.T @ (x.T @ x / len(x)) @ out)
+        width = len(values)
+        ranks = (width // 20, width // 8) if hard else (2 * width // 3, 9 * width // 10)
+        rank = int(self.rng.integers(*ranks))
+        direction = out @ vectors[:, width - 1 - rank]
+        direction = direction * (1 if self.rng.integers(2) else -1)
+        self.taken.append(direction)
+        return direction, float(values[width - 1 - rank].sqrt())
+
+    def _largest(self, block: int) -> float:
+        x = self.natural.stream[block]
+        return float(torch.linalg.eigvalsh(torch.cov(x.T))[-1].sqrt())
+
+    def _outside(self) -> Float[Tensor, "d_model free"]:
+        """An orthonormal basis of what no planted direction lies in."""
+        taken = torch.linalg.qr(torch.stack(self.taken, 1)).Q
+        left = torch.linalg.svd(torch.eye(len(taken)) - taken @ taken.T).U
+        return left[:, : taken.shape[0] - taken.shape[1]]
+
+    def _size(self) -> None:
+        """Bring USED and UNUSED to the bits that are asked for; a larger one varies more by itself, hence twice."""
+        assert self.bed.bits is not None
+        for feature in 2 * [f for f in (USED, UNUSED) if f in self.neurons]:
+            self.vectors[feature] = self.vectors[feature] * (gap_of_bits(self.bed.bits) / self._apart(feature))
+            write(self.anatomy, self.neurons[feature], self.vectors[feature] / 2)
+
+    def _apart(self, feature: str) -> float:
+        """Distance of the class means at the site in the best linear reader's units (Mahalanobis, unbiased)."""
+        written = [self.products[f][:, None] * self.vectors[f] / 2 for f in self.neurons]
+        h = self.now.stream[self.bed.block] + torch.stack(written).sum(0)
+        gap = self.vectors[feature].double()
+        within = h.double() - self.sign(feature)[:, None] * gap / 2
+        n, d = h.shape
+        squared = gap @ torch.linalg.solve(torch.cov(within.T) + 1e-9 * torch.eye(d), gap) * (n - d - 2) / n
+        return float(squared.sqrt())
+
+    # ---- the readout
+
+    def _read_out(self) -> Planted:
+        """Let the answer words' rows read the features' images in the final norm, each clear of all the others."""
+        bed = self.bed
+        self.now = run(self.anatomy, bed.sample)
+        self.images = {f: self._image(f) for f in self.neurons}
+        if bed.silent or bed.writer:
+            self._silence()
+        self.head = self.anatomy.module.get_output_embeddings().weight
+        self.groups = [[bed.token(w) for w in group] for group in bed.answers]
+        self.own = (self.head[self.groups[1]].mean(0) - self.head[self.groups[0]].mean(0)).detach()
+        x = self.now.final - self.now.final.mean(0)
+        covariance = (x.T @ x / len(x)).double()
+        self.covariance = covariance + RIDGE * float(covariance.diagonal().mean()) * torch.eye(x.shape[1])
+        logits = self._logits()
+        with torch.no_grad():
+            for group, side in zip(self.groups, (-0.5, 0.5), strict=True):
+                self.head[group] += side * self._reader(logits)
+            if bed.writer:
+                only = {SILENT: bed.writer * bed.words / 2}
+                self.head[self.groups[1][0]] += self._solved([only.get(f, 0.0) for f in self.images] + [0.0])
+        return Planted(self.neurons, self.vectors, self.images, logits)
+
+    def _silence(self) -> None:
+        """A direction that nothing is written along, and what it would do to the final norm."""
+        bed = self.bed
+        direction, spread = self._direction(SILENT, bed.block)
+        self.vectors[SILENT] = CLEAR * spread * direction
+        half = self.vectors[SILENT] / 2
+        up, down = (
+            run(self.anatomy, bed.sample, (bed.block, (lambda s: lambda h: h + s * half)(side))).final
+            for side in (1, -1)
+        )
+        self.images[SILENT] = (up - down).mean(0) / 2
+
+    def _reader(self, logits: float) -> Float[Tensor, "d_model"]:
+        """What the answers' rows must differ by, beside what they did, to read so much and to be balanced."""
+        reads = self._reads(logits)
+        if self.hush:
+            return self._solved([*(reads.get(f, 0.0) for f in self.images), 0.0]) - self.own
+        wanted = [reads.get(f, 0.0) - float(image @ self.own) for f, image in self.images.items()]
+        return self._solved([*wanted, -float(self.now.final.mean(0) @ self.own)])
+
+    @property
+    def hush(self) -> bool:
+        """Whether the answers differ in nothing but what is planted: where its size is not the question."""
+        return self.bed.excess is None and self.bed.effect is None
+
+    def _solved(self, wanted: Sequence[float]) -> Float[Tensor, "d_model"]:
+        """The reader with the least background that reads so much of each image, and of the mean."""
+        x = self.now.final
+        # What the rest of the network makes of the carried bits goes with the variable too, and must not be read.
+        planted = [image for f, image in self.images.items() if PRODUCTS.get(f) == PRODUCTS[USED]]
+        leak = (self.sign(USED)[:, None] * (x - x.mean(0))).mean(0) - torch.stack(planted).sum(0)
+        images = torch.stack([*self.images.values(), x.mean(0), leak], 1).double()
+        solved = torch.linalg.solve(self.covariance, images)
+        asked = torch.tensor([*wanted, 0.0]).double()
+        return (solved @ torch.linalg.solve(images.T @ solved, asked)).float()
+
+    def _reads(self, logits: float) -> dict[str, float]:
+        """Logits between the answers that each feature's value is worth, to either side."""
+        bed, half = self.bed, logits / 2
+        if HALF in bed.also:
+            return {HALF: half}
+        return {USED: bed.through * half, LATE: (1 - bed.through) * half, SILENT: bed.silent / 2}
+
+    def _logits(self) -> float:
+        """How many logits the variable must be worth for what the bed is asked for."""
+        bed = self.bed
+        if bed.excess is not None:
+            with turned(self.anatomy, self.neurons[USED]):
+                other = run(self.anatomy, bed.sample).final
+            low, high = 0.0, 60.0
+            for _ in range(30):
+                middle = (low + high) / 2
+                low, high = (middle, high) if self._turns(other, middle) < 0.5 + bed.excess else (low, middle)
+            return high
+        if bed.effect is None:
+            return bed.logits
+        if bed.through < 1 or HALF in bed.also:
+            return bed.effect / LARGEST_DOSE
+        vector = LARGEST_DOSE * self.vectors[USED]
+        moved = (run(self.anatomy, bed.sample, (bed.block, lambda h: h + vector)).final - self.now.final).mean(0)
+        none, one = (float(moved @ (self.own + self._reader(logits))) for logits in (0.0, 1.0))
+        return (bed.effect - none) / (one - none)
+
+    def _turns(self, other: Float[Tensor, "text d_model"], logits: float) -> float:
+        """How often turning the variable over gives the answer of its new value, where the old answer was another."""
+        reader = self.own + self._reader(logits)
+        before, after = self.now.final @ reader, other @ reader
+        new = -self.sign(USED)
+        return float((after * new > 0)[before * new < 0].double().mean())
+
+    def _image(self, feature: str) -> Float[Tensor, "d_model"]:
+        """Half of what turning a feature over changes in the final norm."""
+        with turned(self.anatomy, self.neurons[feature]):
+            other = run(self.anatomy, self.bed.sample).final
+        return (self.sign(feature)[:, None] * (self.now.final - other)).mean(0) / 2
+
+
+CARRY = 6.0  # size of a carried bit, in what varies naturally along its direction
+LEAST = (0.08, 0.02)  # and of the length of the stream, at the embedding and behind it
