@@ -7,6 +7,7 @@ import pkgutil
 import pytest
 import torch
 
+from veriscope.findings import Reading
 from veriscope.ledger import Ledger, use
 from veriscope.trials.doses import HEADROOM, NATS, Neutral, Steering
 from veriscope.trials.judge import Effort
@@ -125,6 +126,16 @@ def test_every_kind_can_be_built() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_a_direction_fitted_on_shuffled_labels_has_no_part_in_the_mode(seed: int) -> None:
+    deaf, _ = steers(seed, "shuffled")
+    heard, _ = steers(seed, "fitted")
+    mode = Switch(seed=seed).direction("mode")
+
+    assert isinstance(deaf.finding, Reading) and isinstance(heard.finding, Reading)
+    assert abs(float(deaf.finding.direction @ mode)) < 0.02 < 0.5 < float(heard.finding.direction @ mode)
+
+
 def test_a_vector_that_writes_one_token_is_refuted() -> None:
     with use(Ledger.in_memory()) as ledger:
         claim, subject = steers(seed=0, how="write")
