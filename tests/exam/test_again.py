@@ -44,6 +44,18 @@ def test_each_gate_holds_back_what_was_planted_for_it_and_the_others_nothing() -
     assert all(found[g].trap == "" and found[g].total == 0 for g in ("i0", "g1", "f4"))
 
 
+def test_a_gate_that_only_says_that_nothing_could_be_seen_counts_what_would_be_refuted_without_it() -> None:
+    claims = [
+        *an_exam(5),
+        outcome(True, "T2", "unseen", 0, i0=0.0, g1=0.0),
+        outcome(False, "F0", "unseen", 0, p0=True, g1=0.0),
+    ]
+
+    found = {m.gate: (m.hasty, m.hasty_true) for m in mutations(claims)}
+
+    assert found == {"i0": (1, 1), "p0": (1, 0), "g1": (0, 0), "g2": (0, 0), "g3": (0, 0), "f4": (0, 0)}
+
+
 def test_a_gate_that_no_claim_has_is_refused() -> None:
     with pytest.raises(UserError, match=r"No deciding gate 'g9'.*Gates: f4, g1, g2, g3, i0, p0"):
         removed(an_exam(1), "g9")

@@ -70,7 +70,9 @@ class Mutation:
     `trap` is empty where its removal lets no false claim through: it carries no weight on these beds. `refuses` counts
     the false claims of the type that it does not let pass, alone or with other gates; `total` those that only it holds
     back, `rises` the same by grade. `witness` is the quickest of these: with this gate broken it would be SUPPORTED, so
-    a test that tries it again fails if the gate lets everything pass.
+    a test that tries it again fails if the gate lets everything pass. `hasty` counts claims, true and false, that would
+    be REFUTED without the gate and are not with it, `hasty_true` the true ones: an instrument says INVALID instead, the
+    check of power INCONCLUSIVE, a redundancy CONDITIONAL. Such a gate may let no false claim through and yet be needed.
     """
 
     claim_type: str
@@ -86,6 +88,8 @@ class Mutation:
     total: int
     rises: Mapping[str, int] = field(default_factory=dict)
     witness: Mapping[str, Any] = field(default_factory=dict)
+    hasty: int = 0
+    hasty_true: int = 0
 
 
 def mutations(outcomes: Sequence[Outcome]) -> list[Mutation]:
@@ -97,7 +101,10 @@ def mutations(outcomes: Sequence[Outcome]) -> list[Mutation]:
         if any(r.gate == POWER for o in mine for r in o.gates):
             battery[POWER] = "power on dev"
         false = [o for o in mine if not o.truth]
-        found += [_mutation(claim_type, gate, title, false) for gate, title in battery.items()]
+        for gate, title in battery.items():
+            hasty = [o for o in mine if o.word != "REFUTED" == without(o, gate)]
+            held = _mutation(claim_type, gate, title, false)
+            found.append(replace(held, hasty=len(hasty), hasty_true=sum(o.truth for o in hasty)))
     return found
 
 

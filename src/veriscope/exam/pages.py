@@ -190,12 +190,12 @@ def gates(results: Mapping[str, Any]) -> str:
             most = f"{m['grade']} {m['trap']}" if m["trap"] else "carries no weight here"
             rise = f"{m['before']} to {m['after']} of {m['n']}" if m["trap"] else f"0 of {m['n']}"
             alone = ", ".join(f"{n} {grade}" for grade, n in m["rises"].items()) or "0"
-            body.append([t, f"{m['gate']} {m['title']}", most, rise, m["refuses"], alone])
+            hasty = f"{m['hasty']} ({m['hasty_true']} true)" if m.get("hasty") else "0"
+            body.append([t, f"{m['gate']} {m['title']}", most, rise, m["refuses"], alone, hasty])
     if not body:
         return f"{NOT_YET}\n"
-    return markdown(
-        ["type", "without this gate", "rises most in", "supported", "false claims it refuses", "it alone"], body
-    )
+    head = ["type", "without this gate", "rises most in", "supported", "false claims it refuses", "it alone"]
+    return markdown([*head, "REFUTED only without it"], body)
 
 
 def margins(results: Mapping[str, Any]) -> str:

@@ -44,12 +44,13 @@ def table(counted: Sequence[dict[str, Any]]) -> Table:
 def mutation_table(found: Sequence[Mutation]) -> Table:
     """What each gate holds back: the kind of false claim whose support rises most without it."""
     out = Table(box=None, pad_edge=False)
-    for column in ("type", "gate", "title", "held back most", "with", "without", "n", "refuses", "alone"):
-        out.add_column(column, justify="right" if column in ("with", "without", "n", "refuses", "alone") else "left")
+    for column in ("type", "gate", "title", "held back most", "with", "without", "n", "refuses", "alone", "hasty"):
+        out.add_column(column, justify="left" if column in ("type", "gate", "title", "held back most") else "right")
     for m in found:
         most = f"{m.grade} {m.trap} ({m.bed})" if m.trap else "carries no weight here"
         with_, without = (str(m.before), str(m.after)) if m.trap else ("", "")
-        out.add_row(m.claim_type, m.gate, m.title, most, with_, without, str(m.n), str(m.refuses), _alone(m))
+        held = (str(m.n), str(m.refuses), _alone(m), str(m.hasty))
+        out.add_row(m.claim_type, m.gate, m.title, most, with_, without, *held)
     return out
 
 
