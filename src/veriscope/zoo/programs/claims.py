@@ -100,7 +100,7 @@ _C1 = (
     Kind(False, "F3", "twice its size claimed", HIDDEN, (("effect", 0.2), ("claimed", 0.4))),
     Kind(True, "T0", "plain", HIDDEN),
     # Few directions vary at these sites, so a random one reads much of the bit: what is claimed is what lies beyond.
-    *_dialled("C1", HIDDEN, "noisy labels", ("beyond_search", True), ("texts", 4_000)),
+    *_dialled("C1", HIDDEN, "noisy labels", ("beyond_search", True), ("texts", 6_000)),
     Kind(True, "T2", "noisy weights", tuple(NOISE), (("effect", 0.2), ("noisy", True))),
     Kind(True, "T2", "unread by the output", ("reverse",),
          (("effect", 0.2), ("variable", "idle bit"))),
