@@ -57,13 +57,13 @@ class Lesson:
         return [self.asking.plain.read(words) for words in self.near]
 
 
-def chosen(asking: Asking, mends: Iterator[Mend], held: Held | None) -> tuple[Mend, int] | NotRun:
+def chosen(asking: Asking, mends: Iterator[Mend], held: Held | None, tokens: int) -> tuple[Mend, int] | NotRun:
     """The best of several doses or places, and how many were tried.
 
-    Those that change held-out answers by no more than 0.05 nats a token go before the others, then by `worth`.
+    Those that change held-out answers by no more than 0.05 nats a token go before the others, then by `worth`. No further one is tried when that many tokens went through the model.
     """
     best: tuple[tuple[float, ...], Mend] | None = None
-    tried = 0
+    tried, start = 0, asking.passes
     for mend in mends:
         tried += 1
         outcome = attempted(asking, mend)
@@ -74,6 +74,8 @@ def chosen(asking: Asking, mends: Iterator[Mend], held: Held | None) -> tuple[Me
         score = (right, gone, float(apart <= LARGE_NATS), -apart, *more)
         if best is None or score > best[0]:
             best = score, mend
+        if (asking.passes - start) * asking.length > tokens:
+            break
     return (best[1], tried) if best is not None else NotRun("nothing of this kind can be done to this text")
 
 
@@ -227,7 +229,7 @@ def _wish(lesson: Lesson, block: int, back: int) -> Float[Tensor, "d_model"]:
 def embedding_moved(asking: Asking, token: int) -> Iterator[Mend]:
     """The embedding of one token moved to those of tokens that the model expects in its place.
 
-    To the nearest of them, to their mean, and half way to it.
+    To their mean and from there along its own direction as far as they stand, to the nearest, to their mean, half way.
     """
     subject = asking.subject
     engine: Any = subject._engine
@@ -237,8 +239,15 @@ def embedding_moved(asking: Asking, token: int) -> Iterator[Mend]:
     table = engine.embedding.weight.detach()
     rows = table[others]
     near = rows[(rows - table[token]).norm(dim=1).argmin()]
+    middle, own = rows.mean(0), table[token] - table.mean(0)
+    own = own / own.norm().clamp_min(1e-9) * (rows - rows.mean(0)).norm(dim=1).mean()
     word, name = subject.reader.token(token), _name_of(subject, engine.embedding.weight)
-    goals = (("to the nearest", near), ("to the mean", rows.mean(0)), ("half way to the mean", (rows.mean(0) + table[token]) / 2))
+    goals = (
+        ("to a place of its own among", middle + own),
+        ("to the nearest of", near),
+        ("to the mean of", middle),
+        ("half way to the mean of", (middle + table[token]) / 2),
+    )
     for how, goal in goals:
         change = torch.zeros_like(table)
         change[token] = goal - table[token]
@@ -246,7 +255,7 @@ def embedding_moved(asking: Asking, token: int) -> Iterator[Mend]:
         other = torch.zeros_like(table)
         other[token] = noise / noise.norm() * change[token].norm()
         yield Mend(
-            f"move the embedding of '{word}' {how} of {NEIGHBOURS} words expected in its place", "weights",
+            f"move the embedding of '{word}' {how} {NEIGHBOURS} words expected in its place", "weights",
             _added(subject, name, change),
             control=lambda other=other: Mend(
                 "the same embedding moved as far at random", "weights", _added(subject, name, other)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import log
@@ -29,6 +30,8 @@ MOST_SAID = 12  # tokens of an answer that are shown
 LOGITS_AT_ONCE = 2**25  # numbers
 HALF = log(2)
 RARELY = log(20)
+LONGEST_LOOP = 64  # tokens of an answer that is looked at for a loop
+CYCLE, CYCLES = 12, 3  # longest cycle of a loop, and how often it must come
 ALIKE = 20  # what is said instead must be among so many words that the untouched model might say there
 
 
@@ -63,6 +66,7 @@ class Mend:
         temperature: 0 < temperature: what logits are divided by before a token is chosen.
         penalty: Above 1: logits of tokens that the reply holds already are divided by it, or multiplied where they are
             below 0 (CTRL: A Conditional Transformer Language Model, 2019).
+        renamed: Words and what is written for them: the expected answer is one with the new words.
         control: A mend of the same kind and size that knows nothing of the case.
     """
 
@@ -74,6 +78,7 @@ class Mend:
     edits: tuple[Edit, ...] = ()
     temperature: float = 1.0
     penalty: float = 1.0
+    renamed: tuple[str, str] | None = None
     control: Callable[[], Mend] | None = None
 
     def read(self, words: Words) -> list[int]:
@@ -100,6 +105,8 @@ class Outcome:
         rank: Place of its first token among what the untouched model would say to the untouched text; 1 is the first.
         expected: Log-probability of the expected answer; NotRun where nobody said what it is.
         right: Whether the most likely answer begins with the expected one; NotRun likewise.
+        loops: Whether the most likely answer, of as many tokens as the strange span, ends in a loop; looked for where
+            the strange span itself does.
     """
 
     nats: float
@@ -108,14 +115,16 @@ class Outcome:
     rank: int
     expected: float | NotRun
     right: bool | NotRun
+    loops: bool = False
 
     def gone(self, before: Outcome) -> bool:
         """Whether the strange answer is gone: it is not the likeliest, and much less likely than it was.
 
-        Half as likely is enough where it was the likeliest answer before; one that was drawn must be a twentieth.
+        Half as likely is enough where it was the likeliest answer before; one that was drawn must be a twentieth. A
+        loop is not gone where another loop is in its place.
         """
         fall = before.nats - self.nats
-        return not self.strange and fall >= (HALF if before.strange else RARELY)
+        return not self.strange and not self.loops and fall >= (HALF if before.strange else RARELY)
 
     @property
     def empty(self) -> bool:
@@ -128,7 +137,8 @@ class Asking:
 
     Attributes:
         words: What the model read before the strange span.
-        ending, expected: Tokens of the strange span, and of the answer that should have been given.
+        answer: What should have been said; None where nobody knows.
+        ending, expected: Tokens of the strange span, and of that answer.
         passes: Cost so far, in whole passes of the case's text; a step backward counts as two.
     """
 
@@ -136,6 +146,7 @@ class Asking:
         self.changes, self.subject, self.seed = changes, changes.subject, seed
         seen = changes.transcript
         self.words, self.ending = words_of(seen), list(seen.ending)
+        self.answer = expected
         self.expected = None if expected is None else self._continued(expected)
         self.passes = 0.0
         self.plain = Mend("nothing", "prompt", self.subject)
@@ -159,18 +170,21 @@ class Asking:
         words = words or self.words
         ids = mend.read(words)
         begun = len(read(self.subject, words.text[len(words.text) - words.begun :], False)[0]) if words.begun else 0
-        ends = [self.ending] if self.expected is None else [self.ending, self.expected]
+        wanted = self._wanted(mend)
+        ends = [self.ending] if wanted is None else [self.ending, wanted]
         shares = self.run(mend, [(ids, end) for end in ends], begun)
         nats = [total(share, end) for share, end in zip(shares, ends, strict=True)]
         strange = said(shares[0], self.ending)
-        longest = min(max(map(len, ends)), MOST_SAID)
+        endless = looping(self.ending)
+        longest = min(max(map(len, ends)), LONGEST_LOOP if endless else MOST_SAID)
         answer = self.ending[:longest] if strange else self.greedy(mend, ids, longest, begun)
         right: bool | NotRun = NotRun("nobody said what the answer should be")
-        if self.expected is not None:
-            right = said(shares[1], self.expected)
+        if wanted is not None:
+            right = said(shares[1], wanted)
         rank = int((self._first > self._first[answer[0]]).sum()) + 1 if answer else len(self._first)
-        expected = nats[1] if self.expected is not None else NotRun("nobody said what the answer should be")
-        return Outcome(nats[0], strange, self.subject.reader.decode(answer) if answer else "", rank, expected, right)
+        expected = nats[1] if wanted is not None else NotRun("nobody said what the answer should be")
+        says = self.subject.reader.decode(answer[:MOST_SAID]) if answer else ""
+        return Outcome(nats[0], strange, says, rank, expected, right, endless and looping(answer))
 
     def run(
         self, mend: Mend, texts: Sequence[tuple[Ids, Ids]], begun: int = 0
@@ -188,13 +202,7 @@ class Asking:
         tokens = tokens if context is None else max(1, min(tokens, context - len(ids)))
         stop = self.subject._stop_ids()
         if mend.penalty == 1:
-            engine: Any = mend.subject._engine
-            self.passes += (len(ids) + tokens - 1) / self.length
-            found, _ = generate(
-                engine, [ids], max_new_tokens=tokens, edits=mend.edits, temperature=0.0, seed=0, stop=stop,
-                batch_tokens=1024, fill=engine.fill, site=engine.sites,
-            )  # fmt: skip
-            return found[0]
+            return self.greedy_all([ids], tokens, mend)[0]
         while len(new) < tokens:
             share = self.run(mend, [([*ids, *new], [0])], begun + len(new))[0]
             token = int(share[0].argmax())
@@ -203,49 +211,72 @@ class Asking:
             new.append(token)
         return new
 
+    def greedy_all(self, texts: Sequence[Ids], tokens: int, mend: Mend | None = None) -> list[list[int]]:
+        """The most likely answers to several texts, without a penalty."""
+        mend = mend or self.plain
+        engine: Any = mend.subject._engine
+        self.passes += sum(len(ids) + tokens - 1 for ids in texts) / self.length
+        return generate(
+            engine, texts, max_new_tokens=tokens, edits=mend.edits, temperature=0.0, seed=0,
+            stop=self.subject._stop_ids(), batch_tokens=1024, fill=engine.fill, site=engine.sites,
+        )[0]  # fmt: skip
+
     @property
     def length(self) -> int:
         return len(self.changes.transcript.ids) - 1
 
     def variants(self, count: int, draw: int, first_only: bool = False) -> list[Words]:
-        """The case's text with irrelevant words put in, where the strange answer is given as it was.
+        """The case's text with irrelevant words put in or a sentence taken out, where the strange answer is as it was.
 
         Args:
             count: Most of them.
             draw: Another number draws others.
             first_only: Put in before everything, so that what stands behind keeps its place from the end.
         """
-        changes, neutral = self.changes, self.changes.neutral
-        parts = changes.parts
-        if isinstance(neutral, NotRun) or not parts:
-            return []
-        rng = np.random.default_rng([self.seed, 0x7A, draw])
-        starts = [unit.spans[0][0] for unit in parts][: 1 if first_only else None]
-        sizes = [changes.size([unit.name]) for unit in parts]
         out: list[Words] = []
-        for n in range(2 * count):
-            place, size = starts[n % len(starts)], int(rng.choice(sizes))
-            like = next((unit.text for unit in parts if unit.spans[0][0] == place), "x.")
-            new = neutral.words(self.subject, size, rng, like if like[-1:] in ".?!" else f"{like[:1]}.")
-            text = f"{self.words.text[:place]}{new} {self.words.text[place:]}"
-            if text not in [one.text for one in out]:
-                out.append(replace(self.words, text=text))
-        kept = [words for words in out if self._still(words)]
-        return kept[:count]
+        for words in self._drawn(3 * count, draw, first_only):
+            if len(out) < count and words.text not in {self.words.text, *(one.text for one in out)}:
+                out += [words] if self._still(words) else []
+        return out
+
+    def _drawn(self, count: int, draw: int, first_only: bool) -> Iterator[Words]:
+        """Irrelevant words before each sentence in turn; then the text without each sentence but the last."""
+        changes, neutral, parts = self.changes, self.changes.neutral, self.changes.parts
+        rng = np.random.default_rng([self.seed, 0x7A, draw])
+        if not isinstance(neutral, NotRun) and parts:
+            starts = [unit.spans[0][0] for unit in parts][: 1 if first_only else None]
+            sizes = [changes.size([unit.name]) for unit in parts]
+            for n in range(count):
+                place, size = starts[n % len(starts)], int(rng.choice(sizes))
+                like = next((unit.text for unit in parts if unit.spans[0][0] == place), "x.")
+                new = neutral.words(self.subject, size, rng, like if like[-1:] in ".?!" else f"{like[:1]}.")
+                yield replace(self.words, text=f"{self.words.text[:place]}{new} {self.words.text[place:]}")
+        for unit in () if first_only else parts[:-1]:
+            start, end = unit.spans[0]
+            yield replace(self.words, text=f"{self.words.text[:start]}{self.words.text[end:].lstrip(' ')}")
 
     def _still(self, words: Words) -> bool:
-        """Whether a text fits, and whether the strange answer is as much the likeliest one as it was."""
+        """Whether a text fits, and the strange answer is the likeliest one, or as likely, as it was."""
         try:
             ids = self.plain.read(words)
         except BadPrompt:
             return False
         if not self.fits(ids):
             return False
-        return said(self.run(self.plain, [(ids, self.ending)])[0], self.ending) == self.before.strange
+        share = self.run(self.plain, [(ids, self.ending)])[0]
+        likely = total(share, self.ending) > self.before.nats - HALF
+        return said(share, self.ending) if self.before.strange else likely
 
     def fits(self, ids: Ids) -> bool:
         longest = max(len(self.ending), len(self.expected or ()))
         return self.subject.context is None or len(ids) + longest - 1 <= self.subject.context
+
+    def _wanted(self, mend: Mend) -> list[int] | None:
+        """The expected answer, with words that a mend renames."""
+        if self.answer is None or mend.renamed is None:
+            return self.expected
+        old, new = mend.renamed
+        return self._continued(re.sub(rf"(?<!\w){re.escape(old)}(?!\w)", lambda _: new, self.answer))
 
     def _continued(self, answer: str) -> list[int]:
         """Tokens of an answer in the place of the strange span."""
@@ -317,6 +348,16 @@ def choices(
             old = logits[row, held]
             logits[row, held] = torch.where(old > 0, old / mend.penalty, old * mend.penalty)
     return (logits / mend.temperature).log_softmax(-1)
+
+
+def looping(ids: Ids) -> bool:
+    """Whether tokens end in a cycle of at most 12 that comes three times, and 12 tokens of it at least."""
+    for cycle in range(1, CYCLE + 1):
+        need = max(CYCLES * cycle, CYCLE)
+        tail = list(ids[-need:])
+        if len(tail) == need and all(tail[n] == tail[n - cycle] for n in range(cycle, need)):
+            return True
+    return False
 
 
 def total(shares: Float[Tensor, "token vocab"], ending: Ids) -> float:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
 
@@ -57,6 +57,24 @@ def replaced(asking: Asking, old: str, new: str, why: str = "") -> Mend:
     what = f"replace {_quoted([old])} by {_quoted([new])}{f', {why}' if why else ''}"
     pattern = re.compile(rf"(?<!\w){re.escape(old)}(?!\w)")
     return Mend(what, "prompt", asking.subject, lambda words: pattern.sub(lambda _: new, words.text))
+
+
+def renamed(asking: Asking, old: str, new: str, why: str = "") -> Mend:
+    """Words replaced wherever they stand, and in the expected answer too: who reads the answer knows what they stand for."""
+    return replace(replaced(asking, old, new, why), renamed=(old, new))
+
+
+_STATED = re.compile(
+    r"\b(?:i|we)(?:'m| am| are)?(?: \w+){0,2}? (?:think|believe|feel|guess|suppose|suspect|assume|reckon|doubt|agree|"
+    r"disagree|convinced|sure|certain|say)\b(?: that)?[ ,]*|\bin my (?:opinion|view|experience)\b[ ,]*|"
+    r"\bif you ask me\b[ ,]*",
+    re.IGNORECASE,
+)
+
+
+def unstated(text: str) -> str:
+    """A sentence without the words that say who thinks so, in English; unchanged where there are none."""
+    return _STATED.sub("", text)
 
 
 def substituted(asking: Asking, unit: Unit, seed: int = 0) -> Mend | NotRun:
@@ -190,6 +208,9 @@ def _prefixes(asking: Asking, held: Held | NotRun) -> list[tuple[str, str]]:
     subject, out = asking.subject, list[tuple[str, str]]()
     if asking.expected is not None:
         answer = subject.reader.decode(asking.expected).strip()
+        asked = [part.text for part in asking.changes.parts[-1:]]
+        told = [f"{one}{subject.reader.join}{answer}." for one in asked], [f"{one} {answer} ." for one in asked]
+        out += [(one[0], "") for one in told if one and spells(subject, one[0])][:1]
         out += [(form.format(answer), "") for form in TELLING if spells(subject, form.format(answer))]
     out += [(words, "") for words in PREFIXES if spells(subject, words)]
     if not isinstance(held, NotRun):

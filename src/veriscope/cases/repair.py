@@ -26,6 +26,7 @@ Verdict = Literal["repaired", "unproven", "harms", "wrong", "hides", "failed", "
 ORDER: tuple[Verdict, ...] = ("repaired", "unproven", "harms", "wrong", "hides", "failed", "not run")
 LESSON = 4  # texts near the case that a mend inside the model is made from
 ELSEWHERE = 8  # texts near the case that it is tried on
+MOST_OF = 0.5  # of those texts: where the lower bound of the share must lie above
 SHOWN = 3  # words tried in the place of a token
 
 
@@ -68,13 +69,14 @@ class Repair:
         how: Of which kind it is.
         before, after: What the model makes of the place of the strange words; `after` is NotRun where it can't be done.
         gone: Whether the strange answer is gone.
-        verdict: "repaired": gone, the right answer is given, also with irrelevant words put in, a random change of the
-            same size does not do it, and side effects are shown to be small. "unproven": gone, but one of these could
+        verdict: "repaired": gone, the right answer is given, also in most texts near this one, a random change inside
+            of the same size does not do it, and side effects are shown to be small. "unproven": gone, but one of these could
             not be shown. "harms": gone, with side effects shown to be large. "wrong": another wrong answer is given.
             "hides": nothing sensible is said instead. "failed": the strange answer is still there.
         sentence: Why the verdict is what it is.
-        elsewhere: Of the case's text with irrelevant words put in (and logs given as `again`), which the repair was not
-            made with: in how many the strange answer is gone, and the right one given where it is known.
+        elsewhere: Of the case's text with irrelevant words put in or a sentence taken out (and logs given as `again`),
+            which the repair was not made with: in how many the strange answer is gone, and the right one given where it
+            is known.
         side_effects: On held-out logs.
         control: What a random change of the same kind and size does.
         best_prompt_edit: The rival at equal budget.
@@ -113,12 +115,14 @@ class Effort:
 
     Attributes:
         dev, test: Held-out logs for choosing a dose, and for measuring what was chosen.
+        tokens: Of a remedy, run forward (a step back counts as two): beyond that no further dose or place is tried.
         search: Passes of the plain search where the cause is unknown.
         inside: Whether mends inside the model are tried; without them only words and decoding are.
     """
 
-    dev: int = 12
+    dev: int = 24
     test: int = 48
+    tokens: int = 150_000
     search: float = 60.0
     inside: bool = True
 
@@ -159,13 +163,14 @@ def repairs(
     asking = Asking(changes, expected, seed)
     shop = _Shop(asking, suspects, logs, again, effort, cause)
     found = [shop.tried(remedy) for remedy in REMEDIES[cause] if effort.inside or remedy.how not in INSIDE]
-    budget = max([effort.search, *(one.passes + spent for one in found)]) if not found else max(
-        one.passes + spent for one in found
-    )  # fmt: skip
+    budget = max((one.passes + spent for one in found), default=effort.search)
     tries = search(asking, shop.dev, budget)
     if not found:
         found = [shop.of_search(tries, budget)]
-    found = [replace(one, best_prompt_edit=shop.rival(tries, one.passes + spent)) for one in found]
+    found = [
+        one if one.verdict == "not run" else replace(one, best_prompt_edit=shop.rival(tries, one.passes + spent))
+        for one in found
+    ]
     return tuple(sorted(found, key=lambda one: ORDER.index(one.verdict)))
 
 
@@ -191,14 +196,16 @@ class _Shop:
         others = [words for words in asking.variants(ELSEWHERE, draw=1) if words.text not in seen]
         self.elsewhere = [*others, *(words_before(log, asking.subject) for log in again)]
         self._found: list[Unit] | None = None
+        self._judged: dict[str, tuple[SideEffects | NotRun, Verdict]] = {}
 
     @property
     def suspects(self) -> list[Unit]:
-        """Units that the cause is about: those given, else the one whose removal helps most."""
+        """Units that the cause is about: those given, else the one whose removal helps most, what is asked left out."""
         if self.given:
             return self.given
         if self._found is None:
-            each = [(attempted(self.asking, without(self.asking, [unit])), unit) for unit in self.asking.changes.parts]
+            parts = self.asking.changes.parts
+            each = [(attempted(self.asking, without(self.asking, [unit])), unit) for unit in parts[:-1] or parts]
             known = [(worth(one, self.asking.before), n) for n, (one, _) in enumerate(each) if one is not None]
             self._found = [each[max(known)[1]][1]] if known else []
         return self._found
@@ -226,7 +233,7 @@ class _Shop:
         start = asking.passes
         offered = remedy.make(self)
         best = offered if isinstance(offered, NotRun) else chosen(
-            asking, iter(offered), None if isinstance(self.dev, NotRun) else self.dev
+            asking, iter(offered), None if isinstance(self.dev, NotRun) else self.dev, self.effort.tokens
         )  # fmt: skip
         cost = asking.passes - start
         if isinstance(best, NotRun):
@@ -270,10 +277,13 @@ class _Shop:
         if isinstance(found, NotRun):
             return found
         one, tried = found
-        effects = side_effects(self.asking, one.mend, self.test, self.asking.seed)
-        verdict, _ = judged(
-            self.asking.before, one.after, effects, self._elsewhere(one.mend), NotRun("not drawn"), "prompt"
-        )
+        if one.mend.what not in self._judged:
+            effects = side_effects(self.asking, one.mend, self.test, self.asking.seed)
+            verdict, _ = judged(
+                self.asking.before, one.after, effects, self._elsewhere(one.mend), NotRun("not drawn"), "prompt"
+            )
+            self._judged[one.mend.what] = effects, verdict
+        effects, verdict = self._judged[one.mend.what]
         return PromptEdit(one.mend.what, one.after, effects, verdict, tried, budget)
 
     def of_search(self, tries: Sequence[Try], budget: float) -> Repair:
@@ -309,13 +319,13 @@ def judged(
     if isinstance(effects, NotRun):
         return "unproven", f"The strange answer is gone; side effects are not known: {effects.reason}."
     if how != "decoding" and effects.broken:
-        return "hides", f"The strange answer is gone because the model is broken: {_costs(effects)}."
+        return "hides", f"The strange answer is gone because the model is broken: {_costs(effects, how)}."
     if effects.large(how):
-        return "harms", f"The strange answer is gone, but {_costs(effects)}."
+        return "harms", f"The strange answer is gone, but {_costs(effects, how)}."
     lacking = list(_lacking(before, after, effects, elsewhere, control, how))
     if lacking:
         return "unproven", f"The strange answer is gone, but {'; '.join(lacking)}."
-    return "repaired", f"The right answer is given; {_costs(effects)}."
+    return "repaired", f"The right answer is given; {_costs(effects, how)}."
 
 
 def _lacking(
@@ -330,18 +340,20 @@ def _lacking(
     if isinstance(after.right, NotRun):
         yield "nobody said what the right answer is"
     if not effects.small(how):
-        yield f"side effects are not shown to be small ({_costs(effects)})"
-    if isinstance(elsewhere, Share) and 2 * elsewhere.hits <= elsewhere.n:
-        yield f"it holds in {elsewhere.hits} of {elsewhere.n} texts near this one"
-    if isinstance(control, Outcome) and control.gone(before) and control.right is not False:
+        yield f"side effects are not shown to be small ({_costs(effects, how)})"
+    if isinstance(elsewhere, NotRun):
+        yield "no other text near this one could be made to try it on"
+    elif elsewhere.low <= MOST_OF:
+        yield f"it is not shown to hold in most texts near this one ({elsewhere.hits} of {elsewhere.n})"
+    if how in INSIDE and isinstance(control, Outcome) and control.gone(before) and control.right is not False:
         yield "a random change of the same kind and size does it too"
 
 
-def _costs(effects: SideEffects) -> str:
-    return (
-        f"{effects.changed.hits} of {effects.changed.n} held-out answers changed, {effects.neutral.value:+.3f} nats a "
-        f"token of held-out text"
-    )
+def _costs(effects: SideEffects, how: Kind) -> str:
+    if not effects.touched:
+        return f"none of {effects.changed.n} held-out logs is read differently"
+    answers = f"{effects.changed.hits} of {effects.changed.n} held-out answers changed"
+    return answers if how == "decoding" else f"{answers}, {effects.neutral.value:+.3f} nats a token of held-out text"
 
 
 # ---- what each cause suggests
@@ -374,6 +386,16 @@ def _substituted(shop: _Shop) -> Iterator[Mend]:
                 yield mend
 
 
+def _unstated(shop: _Shop) -> Iterator[Mend]:
+    """Views said as plain statements, then views taken out."""
+    views = shop.given or [unit for unit in shop.asking.changes.units.values() if unit.kind == "view"] or shop.suspects
+    for unit in views:
+        bare = prompt_mends.unstated(unit.text)
+        if bare != unit.text:
+            yield prompt_mends.replaced(shop.asking, unit.text, bare)
+        yield without(shop.asking, [unit])
+
+
 def _nearer(shop: _Shop) -> Iterator[Mend]:
     """The needed sentence moved to the question, and the crowd taken out; every sentence in turn if none is named."""
     for unit in shop.given or shop.asking.changes.parts:
@@ -396,7 +418,7 @@ def _token_replaced(shop: _Shop) -> Iterable[Mend] | NotRun:
         return NotRun("the model has no token embedding to look at")
     asking = shop.asking
     return (
-        prompt_mends.replaced(asking, asking.subject.reader.decode([token]).strip(), word, "expected in its place")
+        prompt_mends.renamed(asking, asking.subject.reader.decode([token]).strip(), word, "expected in its place")
         for word in inner_mends.expected_words(asking, token, SHOWN)
     )
 
@@ -438,7 +460,7 @@ REMEDIES: dict[str, tuple[Remedy, ...]] = {
     "copied_from_context": (WITHOUT, SILENCED),
     "instruction_conflict": (WITHOUT, ERASED),
     "mistaken_speaker": (WITHOUT, NEUTRAL, ERASED),
-    "agreement": (WITHOUT, NEUTRAL, ERASED),
+    "agreement": (Remedy("leave out who thinks so", "prompt", _unstated), NEUTRAL, ERASED),
     "wrong_fact": (RANK_ONE, TRAINED),
     "known_but_unsaid": (SILENCED, RANK_ONE),
     "lost_context": (Remedy("move what is needed nearer, or take out the crowd", "prompt", _nearer),),

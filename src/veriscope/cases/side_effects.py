@@ -153,14 +153,13 @@ def _drawn(asking: Asking, count: int) -> list[Words]:
 
 def _answers(asking: Asking, words: Sequence[Words]) -> tuple[tuple[int, ...], ...]:
     """What is answered; one token, whichever it is, where the text would end at once."""
-    out = []
-    for one in words:
-        ids = asking.plain.read(one)
-        answer = asking.greedy(asking.plain, ids, ANSWER)
-        if not answer:
-            answer = [int(asking.run(asking.plain, [(ids, [0])])[0][0].argmax())]
-        out.append(tuple(answer))
-    return tuple(out)
+    texts = [asking.plain.read(one) for one in words]
+    said = asking.greedy_all(texts, ANSWER)
+    ends = [n for n, answer in enumerate(said) if not answer]
+    first = asking.run(asking.plain, [(texts[n], [0]) for n in ends]) if ends else []
+    for n, share in zip(ends, first, strict=True):
+        said[n] = [int(share[0].argmax())]
+    return tuple(tuple(answer) for answer in said)
 
 
 def divergence(asking: Asking, mend: Mend, held: Held) -> float:
