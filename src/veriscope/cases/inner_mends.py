@@ -60,7 +60,8 @@ class Lesson:
 def chosen(asking: Asking, mends: Iterator[Mend], held: Held | None, tokens: int) -> tuple[Mend, int] | NotRun:
     """The best of several doses or places, and how many were tried.
 
-    Those that change held-out answers by no more than 0.05 nats a token go before the others, then by `worth`. No further one is tried when that many tokens went through the model.
+    Those that change held-out answers by no more than 0.05 nats a token go before the others, then by `worth`. No
+    further one is tried when that many tokens went through the model.
     """
     best: tuple[tuple[float, ...], Mend] | None = None
     tried, start = 0, asking.passes
@@ -191,9 +192,7 @@ def _places(lesson: Lesson) -> list[tuple[int, int]]:
     asking, subject = lesson.asking, lesson.asking.subject
     sites = [f"blocks.{n}.mlp_out" for n in range(subject.n_blocks) if f"blocks.{n}.mlp_out" in subject.sites]
     ids = asking.plain.read(asking.words)
-    leaves = [
-        torch.zeros(1, len(ids), subject.d_model or 0, device=subject.device, requires_grad=True) for _ in sites
-    ]
+    leaves = [torch.zeros(1, len(ids), subject.d_model or 0, device=subject.device, requires_grad=True) for _ in sites]
     logits = _graph(asking, [ids], [Edit(site, Add(leaf)) for site, leaf in zip(sites, leaves, strict=True)])
     share = logits[0, len(ids) - 1].log_softmax(-1)
     slopes = torch.autograd.grad(share[lesson.wanted[0]] - share[asking.ending[0]], leaves)

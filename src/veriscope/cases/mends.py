@@ -186,9 +186,7 @@ class Asking:
         says = self.subject.reader.decode(answer[:MOST_SAID]) if answer else ""
         return Outcome(nats[0], strange, says, rank, expected, right, endless and looping(answer))
 
-    def run(
-        self, mend: Mend, texts: Sequence[tuple[Ids, Ids]], begun: int = 0
-    ) -> list[Float[Tensor, "token vocab"]]:
+    def run(self, mend: Mend, texts: Sequence[tuple[Ids, Ids]], begun: int = 0) -> list[Float[Tensor, "token vocab"]]:
         """Log-probabilities in the place of each token of each ending."""
         self.passes += sum(len(ids) + len(end) - 1 for ids, end in texts) / self.length
         return [

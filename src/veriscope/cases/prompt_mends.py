@@ -60,7 +60,7 @@ def replaced(asking: Asking, old: str, new: str, why: str = "") -> Mend:
 
 
 def renamed(asking: Asking, old: str, new: str, why: str = "") -> Mend:
-    """Words replaced wherever they stand, and in the expected answer too: who reads the answer knows what they stand for."""
+    """Words replaced wherever they stand, and in the expected answer too: its reader knows what they stand for."""
     return replace(replaced(asking, old, new, why), renamed=(old, new))
 
 

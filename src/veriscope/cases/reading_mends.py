@@ -1,4 +1,4 @@
-"""Mends of how text becomes tokens and how tokens are chosen: spelling, word order, lost words, temperature, penalty."""
+"""Mends of how text is read and tokens are chosen: spelling, word order, lost words, temperature, penalty."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def spelled(asking: Asking) -> Iterator[Mend]:
     for what, rule in useful:
         yield Mend(what, "tokenizer", asking.subject, lambda words, rule=rule: rule(words.text))
     if len(useful) > 1:
-        yield Mend("; ".join(what for what, _ in useful), "tokenizer", asking.subject, lambda words: _all(useful, words))
+        yield Mend(
+            "; ".join(what for what, _ in useful), "tokenizer", asking.subject, lambda words: _all(useful, words)
+        )
 
 
 def _all(rules: Sequence[tuple[str, Any]], words: Words) -> str:
@@ -203,7 +205,12 @@ def _nats(asking: Asking, before: str, texts: Sequence[str]) -> list[float]:
         )  # fmt: skip
         todo.append((ids[: max(1, first)], ids[max(1, first) :]))
     some = asking.run(asking.plain, [(a, b) for a, b in todo if b])
-    found = iter([float(s.gather(1, s.new_tensor(b).long()[:, None]).sum()) for s, (_, b) in zip(some, [t for t in todo if t[1]], strict=True)])
+    found = iter(
+        [
+            float(s.gather(1, s.new_tensor(b).long()[:, None]).sum())
+            for s, (_, b) in zip(some, [t for t in todo if t[1]], strict=True)
+        ]
+    )
     return [next(found) if b else 0.0 for _, b in todo]
 
 

@@ -16,9 +16,9 @@ from veriscope.cases import inner_mends, prompt_mends, reading_mends
 from veriscope.cases.changes import Changes
 from veriscope.cases.inner_mends import Lesson, chosen
 from veriscope.cases.logs import Log
-from veriscope.cases.mends import Asking, Kind, Mend, Outcome, Words, words_before
+from veriscope.cases.mends import Asking, Kind, Mend, Outcome, words_before
 from veriscope.cases.prompt_mends import Try, attempted, best_within, search, sensible, without, worth
-from veriscope.cases.side_effects import Held, Share, SideEffects, held_out, side_effects
+from veriscope.cases.side_effects import Share, SideEffects, held_out, side_effects
 from veriscope.cases.units import Unit
 from veriscope.errors import NotRun, UserError, nearest
 
@@ -69,10 +69,10 @@ class Repair:
         how: Of which kind it is.
         before, after: What the model makes of the place of the strange words; `after` is NotRun where it can't be done.
         gone: Whether the strange answer is gone.
-        verdict: "repaired": gone, the right answer is given, also in most texts near this one, a random change inside
-            of the same size does not do it, and side effects are shown to be small. "unproven": gone, but one of these could
-            not be shown. "harms": gone, with side effects shown to be large. "wrong": another wrong answer is given.
-            "hides": nothing sensible is said instead. "failed": the strange answer is still there.
+        verdict: "repaired": gone, the right answer is given, also in most texts near this one, a random change of the
+            same size does not do it (inside the model), and side effects are shown to be small. "unproven": gone, but
+            one of these could not be shown. "harms": gone, with side effects shown to be large. "wrong": another wrong
+            answer is given. "hides": nothing sensible is said instead. "failed": the strange answer is still there.
         sentence: Why the verdict is what it is.
         elsewhere: Of the case's text with irrelevant words put in or a sentence taken out (and logs given as `again`),
             which the repair was not made with: in how many the strange answer is gone, and the right one given where it
@@ -468,7 +468,7 @@ REMEDIES: dict[str, tuple[Remedy, ...]] = {
         Remedy("penalise repetition", "decoding", lambda shop: reading_mends.penalised(shop.asking)),
     ),
     "distribution_shift": (
-        Remedy("put words in the order that the model knows", "prompt", lambda shop: reading_mends.ordered(shop.asking)),
+        Remedy("put words in the order that the model knows", "prompt", lambda s: reading_mends.ordered(s.asking)),
     ),
     "sampling": (Remedy("draw at a lower temperature", "decoding", lambda shop: reading_mends.cooler(shop.asking)),),
     "tokenization": (
