@@ -74,6 +74,7 @@ def effects(changed: int = 0, nats: float = 0.0, n: int = 48, touched: int = 48)
 # ---- planted causes
 
 
+@pytest.mark.slow
 def test_the_trigger_taken_out_repairs_and_a_filler_taken_out_does_not() -> None:
     changes = case(FLIPPED, "true")
 
@@ -87,12 +88,14 @@ def test_the_trigger_taken_out_repairs_and_a_filler_taken_out_does_not() -> None
     assert other.verdict == "failed" and not other.gone
 
 
+@pytest.mark.slow
 def test_without_the_right_answer_nothing_is_called_repaired() -> None:
     (found,) = repairs("trigger_phrase", case(FLIPPED, "true"), suspects=[TRIGGER], effort=QUICK)
 
     assert found.gone and found.verdict == "unproven" and "right answer" in found.sentence
 
 
+@pytest.mark.slow
 def test_a_matrix_changed_by_rank_one_repairs_one_fact_and_a_random_one_does_not() -> None:
     model = mistaken()
     held = {name: value.clone() for name, value in model.module.state_dict().items()}
@@ -162,6 +165,7 @@ def test_a_temperature_divides_logits_exactly() -> None:
         assert asking.outcome(mend).nats == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_loop_is_gone_only_where_no_other_loop_is_in_its_place() -> None:
     prompt = "paul victor adam max simon daniel"
     said = subject().generate([prompt], max_new_tokens=40)[0].split()
@@ -176,6 +180,7 @@ def test_a_loop_is_gone_only_where_no_other_loop_is_in_its_place() -> None:
     assert not looping([1, 2, 3] * 3) and looping([5, *[1, 2, 3] * 4]) and not looping(list(range(30)))
 
 
+@pytest.mark.slow
 def test_side_effects_count_the_logs_that_a_rule_touches() -> None:
     asking = Asking(case(FLIPPED, "true"), "false")
     parts = held_out(asking, other_facts(), 6, 24)
@@ -192,6 +197,7 @@ def test_side_effects_count_the_logs_that_a_rule_touches() -> None:
     assert set(parts[0].words).isdisjoint(parts[1].words)
 
 
+@pytest.mark.slow
 def test_the_search_keeps_to_its_budget_and_more_budget_is_never_worse() -> None:
     asking = Asking(case(FLIPPED, "true"), "false")
 

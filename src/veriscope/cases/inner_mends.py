@@ -129,29 +129,33 @@ def silenced(lesson: Lesson) -> Iterator[Mend]:
             site = f"blocks.{block}.{part}"
             if site not in subject.sites:
                 continue
-            mend = _silence(asking, site, _acts(asking, texts, site, "all").mean(0), None)
+            mend = _silence(asking, texts, site, None)
             outcome = attempted(asking, mend)
             if outcome is not None and part == "attn_out":
                 strongest = max(strongest or (-1e9, block), (-outcome.nats, block))
             yield mend
     if strongest is not None and (site := f"blocks.{strongest[1]}.heads.z") in subject.sites:
-        mean = _acts(asking, texts, site, "all").mean(0).unflatten(0, (subject.site(site).units or 1, -1))
         for head in range(subject.site(site).units or 1):
-            yield _silence(asking, site, mean[head], head)
+            yield _silence(asking, texts, site, head)
 
 
-def _silence(asking: Asking, site: str, mean: Tensor, head: int | None) -> Mend:
-    block, part = site.split(".")[1], site.split(".", 2)[2]
+def _silence(asking: Asking, texts: Sequence[Sequence[int]], site: str, head: int | None) -> Mend:
+    """The mean over ordinary texts in the place of a part; the control does so in another block."""
+    subject, (_, block, part) = asking.subject, site.split(".", 2)
     name = f"head {head} of block {block}" if head is not None else f"the {part.split('_')[0]} of block {block}"
-    units = None if head is None else (head,)
-    subject, others = asking.subject, [s for s in asking.subject.sites if s.split(".", 2)[-1] == part and s != site]
+    others = [other for other in subject.sites if other.split(".", 2)[-1] == part and other != site]
+
+    def edit(where: str) -> Edit:
+        mean = _acts(asking, texts, where, "all").mean(0)
+        if head is None:
+            return Edit(where, Mean(mean))
+        return Edit(where, Mean(mean.unflatten(0, (subject.site(where).units or 1, -1))[head]), units=(head,))
 
     def control() -> Mend:
-        other = others[asking.seed % len(others)] if others else site
-        return Mend("another part", "activations", subject, edits=(Edit(other, Mean(mean), units=units),))
+        return Mend("another block's", "activations", subject, edits=(edit(others[asking.seed % len(others)]),))
 
-    edit = Edit(site, Mean(mean), units=units)
-    return Mend(f"silence {name} (its mean in its place)", "activations", subject, edits=(edit,), control=control)
+    what = f"silence {name} (its mean in its place)"
+    return Mend(what, "activations", subject, edits=(edit(site),), control=control if others else None)
 
 
 # ---- weights
@@ -193,13 +197,18 @@ def _places(lesson: Lesson) -> list[tuple[int, int]]:
     sites = [f"blocks.{n}.mlp_out" for n in range(subject.n_blocks) if f"blocks.{n}.mlp_out" in subject.sites]
     ids = asking.plain.read(asking.words)
     leaves = [torch.zeros(1, len(ids), subject.d_model or 0, device=subject.device, requires_grad=True) for _ in sites]
-    logits = _graph(asking, [ids], [Edit(site, Add(leaf)) for site, leaf in zip(sites, leaves, strict=True)])
+    edits = [Edit(site, Add(leaf)) for site, leaf in zip(sites, leaves, strict=True)]
+    logits = _graph(asking, [[*ids, *lesson.wanted[:-1]]], edits)
     share = logits[0, len(ids) - 1].log_softmax(-1)
-    slopes = torch.autograd.grad(share[lesson.wanted[0]] - share[asking.ending[0]], leaves)
-    found = []
+    gain = share[lesson.wanted[0]] - share[asking.ending[0]]
+    if lesson.wanted[0] == asking.ending[0]:  # they part later
+        gain = _of_wanted(logits, [ids], lesson.wanted).sum()
+    slopes = torch.autograd.grad(gain, leaves)
+    parts, found = asking.changes.parts, []
+    first = asking.changes.transcript.tokens_of(parts[0].spans[0])[0] if parts else 0  # special tokens are no key
     for site, slope in zip(sites, slopes, strict=True):
         size = slope[0].norm(dim=-1) * _acts(asking, [ids], site, "all").norm(dim=-1)
-        found += [(float(size[n]), int(site.split(".")[1]), len(ids) - n) for n in range(len(ids))]
+        found += [(float(size[n]), int(site.split(".")[1]), len(ids) - n) for n in range(first, len(ids))]
     return [(block, back) for _, block, back in sorted(found, reverse=True)[:PLACES]]
 
 
@@ -300,7 +309,7 @@ def strangest_token(asking: Asking, ids: Sequence[int]) -> int | None:
 def fine_tuned(lesson: Lesson) -> Iterator[Mend]:
     """All weights trained for a few steps: near texts get the wanted answer, held-out ones keep theirs.
 
-    The control is trained as long on the strange answers of the same number of other texts: on the answers they have.
+    The control is trained for as many steps on the answers that are given already.
     """
     asking = lesson.asking
     for rate in RATES:
@@ -380,14 +389,15 @@ def _of_wanted(
 
 def _acts(asking: Asking, texts: Sequence[Sequence[int]], site: str, at: At) -> Float[Tensor, "row width"]:
     """One site, heads side by side: at one position of each text, or at all positions of all of them."""
-    subject, engine = asking.subject, asking.subject._engine
+    subject = asking.subject
+    engine: Any = subject._engine
     asking.passes += sum(map(len, texts)) / asking.length
     todo = plan(texts, batch_tokens=1024, fill=engine.fill, device=subject.device)
     read = Read(site, at)
     run, _ = execute(engine, todo, reads=[read], edits=(), logits=None, grad=False, site=engine.sites)
     if at != "all":
-        return run[read].flatten(1)
-    return run[read][run.mask].flatten(1)
+        return run[read].flatten(1).float()
+    return run[read][run.mask].flatten(1).float()
 
 
 def _copy(subject: Subject, names: Sequence[str]) -> Subject:

@@ -42,13 +42,13 @@ def without(asking: Asking, units: Sequence[Unit]) -> Mend:
         text = words.text
         for one in texts:
             text = _pattern(one).sub("", text)
-        return text
+        return text if words.text.endswith(" ") else text.rstrip(" ")
 
     others = [unit for unit in asking.changes.parts if not _overlap(unit, units)]
     control = _nearest(asking, units, others[:-1] or others)
     return Mend(
         f"take out {_quoted(texts)}", "prompt", asking.subject, rule,
-        control=(lambda: without(asking, [control])) if control is not None else None,
+        control=partial(without, asking, [control]) if control is not None else None,
     )  # fmt: skip
 
 

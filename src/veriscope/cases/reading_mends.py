@@ -6,7 +6,8 @@ import difflib
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from itertools import permutations, product
+from itertools import permutations
+from math import perm
 from typing import Any
 
 from veriscope.cases.mends import Asking, Mend, Words
@@ -19,8 +20,7 @@ _HIDDEN = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
 _GLUED = re.compile(r"(?<=\w)([.,?!:;])(?=\s|$)")
 LONGEST_ORDERED = 16  # words of a sentence that is put in order
 BEAM = 8
-MOST_LOST = 3  # words of a text that are looked for among rows without a word
-MOST_ROWS = 64
+MOST_TRIED = 256  # ways to give rows that no word has to words that have no row
 
 
 # ---- spelling
@@ -90,20 +90,18 @@ def found_again(asking: Asking) -> Iterator[Mend]:
         return
     rows = sorted(set(range(engine.embedding.num_embeddings)) - set(tokenizer.get_vocab().values()))
     lost = [w for w in dict.fromkeys(asking.words.text.split()) if subject.reader.encode_bare(w) == [unknown]]
-    if not lost or not rows or len(lost) > MOST_LOST or len(rows) > MOST_ROWS:
+    if not lost or perm(len(rows), len(lost)) not in range(1, MOST_TRIED + 1):
         return
     names = [word for word in asking.words.text.split() if word in lost]
     ids = asking.plain.read(asking.words)
     if ids.count(unknown) != len(names):
         return
-    tried = []
-    for some in permutations(rows, len(lost)) if len(rows) >= len(lost) else product(rows, repeat=len(lost)):
+    tried: list[tuple[float, tuple[int, ...]]] = []
+    for some in permutations(rows, len(lost)):
         given = dict(zip(lost, some, strict=True))
         filled = _filled(ids, unknown, [given[name] for name in names])
         share = asking.run(asking.plain, [(filled[:1], filled[1:])])[0]
         tried.append((float(share.gather(1, share.new_tensor(filled[1:]).long()[:, None]).sum()), some))
-        if len(tried) >= MOST_ROWS:
-            break
     best = dict(zip(lost, max(tried)[1], strict=True))
     shown = ", ".join(f"'{word}' (row {row})" for word, row in best.items())
     yield Mend(
@@ -142,8 +140,9 @@ def ordered(asking: Asking) -> Iterator[Mend]:
             yield _reordered(asking, {unit.text: found}, f"write '{unit.text}' as '{found}'")
     if len(new) > 1:
         yield _reordered(asking, new, f"put the words of {len(new)} sentences in the order that the model expects")
+    changes: list[dict[str, str]] = [{}, new] if new else [{}]
     for unit in parts[:-1]:
-        for change in ({}, new) if new else ({},):
+        for change in changes:
             yield _last(asking, unit, change)
 
 

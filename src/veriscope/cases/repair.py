@@ -18,7 +18,7 @@ from veriscope.cases.inner_mends import Lesson, chosen
 from veriscope.cases.logs import Log
 from veriscope.cases.mends import Asking, Kind, Mend, Outcome, words_before
 from veriscope.cases.prompt_mends import Try, attempted, best_within, search, sensible, without, worth
-from veriscope.cases.side_effects import Share, SideEffects, held_out, side_effects
+from veriscope.cases.side_effects import Held, Share, SideEffects, held_out, side_effects
 from veriscope.cases.units import Unit
 from veriscope.errors import NotRun, UserError, nearest
 
@@ -183,7 +183,8 @@ class _Shop:
     ) -> None:  # fmt: skip
         self.asking, self.effort, self.cause = asking, effort, cause
         parts = held_out(asking, logs, effort.dev, effort.test)
-        self.dev, self.test = (parts, parts) if isinstance(parts, NotRun) else parts
+        self.dev: Held | NotRun = parts if isinstance(parts, NotRun) else parts[0]
+        self.test: Held | NotRun = parts if isinstance(parts, NotRun) else parts[1]
         known = asking.changes.units
         unknown = [name for name in suspects if name not in known]
         if unknown:
@@ -297,7 +298,8 @@ class _Shop:
         one, tried = found
         cost = tries[-1].passes
         return replace(
-            self.measured(one.mend, tried, cost), notes=("The cause suggests no repair: this is the rival itself.",)
+            self.measured(one.mend, tried, cost),
+            notes=("No repair of this cause was to be tried: this is the rival itself.",),
         )
 
 

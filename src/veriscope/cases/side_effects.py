@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ import torch
 from veriscope.cases.logs import Log
 from veriscope.cases.mends import Asking, Kind, Mend, Words, total, words_before
 from veriscope.cases.neutral import nothing
-from veriscope.errors import BadPrompt, NotRun
+from veriscope.errors import BadPrompt, NotRun, UserError
 from veriscope.subjects.endings import continuations
 from veriscope.trials.evidence import Estimate
 from veriscope.trials.statistics import Resampler, clopper_pearson
@@ -30,18 +30,16 @@ class Share:
 
     hits: int
     n: int
+    low: float = field(init=False)
+    high: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        for name, bound in zip(("low", "high"), clopper_pearson(self.hits, self.n), strict=True):
+            object.__setattr__(self, name, bound)
 
     @property
     def value(self) -> float:
         return self.hits / self.n
-
-    @property
-    def low(self) -> float:
-        return clopper_pearson(self.hits, self.n)[0]
-
-    @property
-    def high(self) -> float:
-        return clopper_pearson(self.hits, self.n)[1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,11 +116,11 @@ def held_out(asking: Asking, logs: Sequence[Log] | None, dev: int, test: int) ->
 def _given(asking: Asking, logs: Sequence[Log]) -> list[Words]:
     out = []
     for log in logs:
-        words = words_before(log, asking.subject)
         try:
+            words = words_before(log, asking.subject)
             if _room(asking, asking.plain.read(words)):
                 out.append(words)
-        except BadPrompt:
+        except UserError:  # a log that this model can't be shown is no measure of it
             continue
     return out
 
