@@ -163,6 +163,7 @@ def repairs(
     asking = Asking(changes, expected, seed)
     shop = _Shop(asking, suspects, logs, again, effort, cause)
     found = [shop.tried(remedy) for remedy in REMEDIES[cause] if effort.inside or remedy.how not in INSIDE]
+    spent += shop.searched
     budget = max((one.passes + spent for one in found), default=effort.search)
     tries = search(asking, shop.dev, budget)
     if not found:
@@ -182,21 +183,22 @@ class _Shop:
         effort: Effort, cause: str,
     ) -> None:  # fmt: skip
         self.asking, self.effort, self.cause = asking, effort, cause
-        parts = held_out(asking, logs, effort.dev, effort.test)
-        self.dev: Held | NotRun = parts if isinstance(parts, NotRun) else parts[0]
-        self.test: Held | NotRun = parts if isinstance(parts, NotRun) else parts[1]
         known = asking.changes.units
         unknown = [name for name in suspects if name not in known]
         if unknown:
             raise UserError(f"'{unknown[0]}' is no unit of this case. {nearest(unknown[0], list(known))}Known: "
                             f"{', '.join(known)}")  # fmt: skip
         self.given = [known[name] for name in suspects]
+        parts = held_out(asking, logs, effort.dev, effort.test)
+        self.dev: Held | NotRun = parts if isinstance(parts, NotRun) else parts[0]
+        self.test: Held | NotRun = parts if isinstance(parts, NotRun) else parts[1]
         near = asking.variants(LESSON - 1, draw=0, first_only=True)
         self.near = (asking.words, *near)
         seen = {words.text for words in self.near}
         others = [words for words in asking.variants(ELSEWHERE, draw=1) if words.text not in seen]
         self.elsewhere = [*others, *(words_before(log, asking.subject) for log in again)]
         self._found: list[Unit] | None = None
+        self.searched = 0.0  # passes that it took to suspect a unit: every repair that may use it is charged with them
         self._judged: dict[str, tuple[SideEffects | NotRun, Verdict]] = {}
 
     @property
@@ -205,10 +207,11 @@ class _Shop:
         if self.given:
             return self.given
         if self._found is None:
-            parts = self.asking.changes.parts
+            parts, start = self.asking.changes.parts, self.asking.passes
             each = [(attempted(self.asking, without(self.asking, [unit])), unit) for unit in parts[:-1] or parts]
             known = [(worth(one, self.asking.before), n) for n, (one, _) in enumerate(each) if one is not None]
             self._found = [each[max(known)[1]][1]] if known else []
+            self.searched = self.asking.passes - start
         return self._found
 
     def lesson(self) -> Lesson | NotRun:
@@ -316,7 +319,7 @@ def judged(
         return "failed", "The strange answer is still there."
     if not sensible(after):
         return "hides", f"The strange answer is gone, but '{after.says.strip()}' is no answer."
-    if after.right is not None and not isinstance(after.right, NotRun) and not after.right:
+    if after.right is False:
         return "wrong", f"The strange answer is gone, but '{after.says.strip()}' is wrong too."
     if isinstance(effects, NotRun):
         return "unproven", f"The strange answer is gone; side effects are not known: {effects.reason}."
