@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from veriscope.cases.logs import Log
 from veriscope.cases.mends import Asking, Kind, Mend, Words, total, words_before
@@ -175,13 +176,17 @@ def side_effects(asking: Asking, mend: Mend, held: Held | NotRun, seed: int = 0)
     draws = Resampler(tuple(str(n) for n in range(len(held.words))), seed)
     return SideEffects(
         changed=Share(sum(not same for _, _, same in each), len(each)),
-        kl=draws.ratio(np.array([kl for kl, _, _ in each]), np.array([tokens for _, tokens, _ in each])),
-        neutral=draws.ratio(np.array([more for more, _ in costs]), np.array([tokens for _, tokens in costs])),
+        kl=draws.ratio(_floats([kl for kl, _, _ in each]), _floats([tokens for _, tokens, _ in each])),
+        neutral=draws.ratio(_floats([more for more, _ in costs]), _floats([tokens for _, tokens in costs])),
         touched=len(held.words) if mend.rule is None and mend.reads is None else sum(
             _read(asking, mend, words) != asking.plain.read(words) for words in held.words
         ),
         source=held.source,
     )  # fmt: skip
+
+
+def _floats(values: Sequence[float]) -> NDArray[np.float64]:
+    return np.array(values, dtype=np.float64)
 
 
 def _read(asking: Asking, mend: Mend, words: Words) -> list[int]:
