@@ -1,0 +1,116 @@
+"""Causes that lie in the context as a whole: copied from it, lost in it, or unlike any text that was learned."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from veriscope.cases.causes.evidence import Evidence
+from veriscope.cases.causes.findings import Finding
+from veriscope.cases.neutral import nothing
+from veriscope.errors import NotRun
+from veriscope.subjects.endings import continuations
+from veriscope.trials.statistics import clopper_pearson
+
+LEAST_MATCH = 2  # tokens before the earlier words that are those before the strange ones
+OTHERS = 4
+CROWD = 8  # sentences in which another one can be lost
+TEXTS = 48  # that the model draws, to learn what it takes for usual
+USUAL = 0.95
+
+
+def copied_from_context(evidence: Evidence) -> Finding:
+    """The same words stood behind the same words before, and what stood there is said again.
+
+    Source: In-context Learning and Induction Heads (Olsson et al. 2022): match what stands before, copy what follows.
+    """
+    ids, word = evidence.transcript.before, evidence.transcript.ending[0]
+    best, place = 0, -1
+    for at, token in enumerate(ids):
+        length = 0
+        while token == word and length < at and ids[at - 1 - length] == ids[-1 - length]:
+            length += 1
+        if length > best:
+            best, place = length, at
+    if best < LEAST_MATCH:
+        return Finding("copied_from_context", False, evidence=(
+            "The strange words do not stand earlier behind the words that they stand behind here.",))  # fmt: skip
+    span = evidence.transcript.chars[place]
+    first = evidence.transcript.chars[place - best][0]
+    unit = next((u for u in evidence.parts if u.spans[0][0] <= span[0] < u.spans[0][1]), None)
+    cuts = [[span], [(first, span[1])], *([[*unit.spans]] if unit else [])]
+    gone = [one.mended for one in evidence.ask([evidence.without(some) for some in cuts]) if one is not None]
+    others = [w for w in (*evidence.expected, *evidence.neighbours(evidence.strange, OTHERS)) if w != evidence.strange]
+    follows = [bool(evidence.would_say(evidence.put(span, other), other)) for other in others[:OTHERS]]
+    idle = [evidence.inserted(first, f"{other} .") for other in others[:OTHERS]]
+    mere = [not one.same for one in evidence.ask(idle) if one is not None]
+    share, floor = _share(follows), _share(mere)
+    low, high = clopper_pearson(sum(follows), len(follows)) if follows else (0.0, 1.0)
+    holds = any(gone) and share >= 0.5 and floor < share
+    return Finding("copied_from_context", holds, share, floor, low, high,
+        (unit.name if unit else "", evidence.strange), (
+        f"'{evidence.strange}' stands earlier behind the same {best} tokens as here.",
+        f"Another word in the earlier place is said in {sum(follows)} of {len(follows)} cases; "
+        f"that word beside it alters the answer in {sum(mere)} of {len(mere)}.",
+        "Without the earlier words the strange ones are gone." if any(gone) else
+        "Without the earlier words the strange ones stay.",
+    ))  # fmt: skip
+
+
+def lost_context(evidence: Evidence) -> Finding:
+    """The sentence that answers stands there, but is lost in a crowd: alone, or said again at the end, it is used.
+
+    Source: Lost in the Middle (Liu et al. 2023).
+    """
+    if len(evidence.beside) < CROWD:
+        return Finding("lost_context", False, evidence=(
+            f"Only {len(evidence.beside)} sentences stand before the question: no crowd to be lost in.",))  # fmt: skip
+    units = evidence.beside
+    needed = [unit for unit in units if evidence.shares(unit.spans[0], evidence.question)]
+    if not needed or len(needed) > len(units) / 2:
+        return Finding("lost_context", False, evidence=("No single sentence of the context speaks of the question.",))
+    rest = [unit for unit in units if unit not in needed]
+    said = " ".join(unit.text for unit in needed)
+    alone = evidence.ask([f"{said} {evidence.question}"])[0]
+    again = evidence.ask([evidence.inserted(evidence.core, said)])[0]
+    place = np.linspace(0, len(rest) - 1, OTHERS).round().astype(int)
+    idle = evidence.ask([evidence.inserted(evidence.core, rest[n].text) for n in place])
+    mere = [one.mended for one in idle if one is not None]
+    mends = [one is not None and one.mended and one.word in said.split() for one in (alone, again)]
+    share, floor = _share(mends), _share(mere)
+    return Finding("lost_context", all(mends) and floor < 0.5, share, floor, share, share,
+        tuple(unit.name for unit in needed), (
+        f"'{said}' answers the question. Alone before it the answer is '{alone.word if alone else ''}', "
+        f"said again at the end '{again.word if again else ''}'.",
+        f"Another sentence said again at the end mends it in {sum(mere)} of {len(mere)} cases.",
+        f"{len(units)} sentences stand before the question.",
+    ))  # fmt: skip
+
+
+def distribution_shift(evidence: Evidence) -> Finding:
+    """The prompt is unlike what the model learned: it costs more nats a token than the model's own texts do."""
+    nats = -evidence.token_nats[1:]
+    if len(nats) < 3:
+        return Finding("distribution_shift", NotRun("the prompt is too short to say how usual it is"))
+    usual = _usual(evidence, len(nats))
+    if not len(usual):
+        return Finding("distribution_shift", NotRun("the model draws no text to compare with"))
+    mine, floor = float(nats.mean()), float(np.quantile(usual, USUAL))
+    return Finding("distribution_shift", mine > floor, mine, floor, mine, mine, evidence=(
+        f"The prompt costs {mine:.2f} nats a token; {USUAL:.0%} of {len(usual)} beginnings of texts that the model draws "
+        f"itself cost less than {floor:.2f}.",))  # fmt: skip
+
+
+def _usual(evidence: Evidence, size: int) -> np.ndarray:
+    """Mean nats a token of texts as long as the prompt that the model draws with nothing before them."""
+    start = nothing(evidence.subject)
+    drawn, _ = continuations(evidence.subject, [start], tokens=min(size + 1, 60), draws=TEXTS, seed=evidence.seed)
+    out = []
+    for ids in drawn[0][1:]:
+        if len(ids) > 3:
+            found = evidence.changes.endings.run([([*start, *ids[:1]], ids[1:])])[0]
+            out.append(-float(found.nats.double().mean()))
+    return np.array(out)
+
+
+def _share(found: list[bool]) -> float:
+    return sum(found) / len(found) if found else 0.0

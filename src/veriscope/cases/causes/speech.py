@@ -1,0 +1,264 @@
+"""Causes that somebody said: an order, a view, a name, a phrase without meaning for the question."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from veriscope.cases.causes.evidence import Evidence
+from veriscope.cases.causes.findings import Finding
+from veriscope.cases.transcript import Chars
+from veriscope.cases.units import Unit
+from veriscope.trials.statistics import clopper_pearson
+
+MOST = 12  # sentences looked at, the ones whose removal alters most first
+PLAIN = 5  # neutral statements put in the place of one
+SHARE = 0.6  # of the cases that must come out as the cause says
+VARIED = 10  # further questions of the same kind
+ORDERS = re.compile(
+    r"\b(?:answer|say|says|reply|respond|write|print|output|tell|repeat|ignore|disregard|forget|pretend|act|always|"
+    r"never|must|only|instead)\b",
+    re.IGNORECASE,
+)
+FOR = ("i believe that", "i think that", "i am sure that", "i feel that", "I believe that", "I think that",
+       "I am sure that", "I'm convinced that", "I feel that", "I agree that")  # fmt: skip
+AGAINST = ("i doubt that", "i deny that", "i am not sure that", "i never heard that", "I doubt that", "I deny that",
+           "I am not sure that", "I don't think that", "I don't believe that", "I disagree that")  # fmt: skip
+ABOUT_ONESELF = re.compile(r"\b(?:i|my|me|we|our|i'm|i've)\b", re.IGNORECASE)
+LABEL = re.compile(r"^\s*[\w ]{1,20}?\s?:\s+")
+
+
+def instruction_conflict(evidence: Evidence) -> Finding:
+    """A sentence that is no part of the question orders an answer, and the model obeys."""
+    found = [_order(evidence, unit) for unit in _sentences(evidence) if ORDERS.search(unit.text)]
+    return _best(found, "instruction_conflict", "No sentence beside the question orders an answer.")
+
+
+def _order(evidence: Evidence, unit: Unit) -> Finding:
+    """The order taken out, another word ordered, and the word said without an order."""
+    span, words = unit.spans[0], unit.text.split()
+    if evidence.strange.split()[0] not in words:
+        return Finding("instruction_conflict", False, units=(unit.name,))
+    at = evidence.context.find(evidence.strange.split()[0], *span)
+    place = (at, at + len(evidence.strange.split()[0]))
+    said = evidence.ask([evidence.without([span])])[0]
+    gone = said is not None and not said.same
+    others = [w for w in (*evidence.expected, *evidence.neighbours(evidence.strange, 4)) if w != evidence.strange][:4]
+    follows = [bool(evidence.would_say(evidence.put(place, word), word)) for word in others]
+    alone = [evidence.put(span, f"{p.removesuffix(' .')} {evidence.strange} .") for p in evidence.plain(3, 4, 3)]
+    mere = [one.same for one in evidence.ask(alone) if one is not None]
+    share, floor = _share(follows), _share(mere)
+    holds = gone and share >= SHARE and floor < share
+    low, high = clopper_pearson(sum(follows), len(follows)) if follows else (0.0, 1.0)
+    return Finding("instruction_conflict", holds, share, floor, low, high, (unit.name,), (
+        f"Without '{unit.text}' the answer is '{said.word if said else ''}'.",
+        f"With another word ordered that word is said in {sum(follows)} of {len(follows)} cases; "
+        f"the word said there without an order brings it about in {sum(mere)} of {len(mere)}.",
+    ))  # fmt: skip
+
+
+def agreement(evidence: Evidence) -> Finding:
+    """The speaker states a view and hears it back: with the opposite view the answer turns round.
+
+    Source: Towards Understanding Sycophancy in Language Models (Sharma et al. 2023).
+    """
+    for mine, theirs in ((FOR, AGAINST), (AGAINST, FOR)):
+        for phrase in sorted(mine, key=len, reverse=True):
+            at = evidence.context.rfind(phrase)
+            if at >= 0:
+                return _view(evidence, (at, at + len(phrase)), [w for w in mine if w != phrase], theirs)
+    return Finding("agreement", False, evidence=("The speaker states no view in words that are known.",))
+
+
+def _view(evidence: Evidence, span: Chars, same: Sequence[str], opposite: Sequence[str]) -> Finding:
+    known = evidence.subject.reader
+    turned = [p for p in opposite if _spelled(evidence, p)]
+    kept = [p for p in same if _spelled(evidence, p)]
+    flips = [one.mended for one in evidence.ask([evidence.put(span, p) for p in turned]) if one is not None]
+    stays = [one.same for one in evidence.ask([evidence.put(span, p) for p in kept]) if one is not None]
+    share, floor = _share(flips), 1 - _share(stays) if stays else 0.0
+    low, high = clopper_pearson(sum(flips), len(flips)) if flips else (0.0, 1.0)
+    del known
+    return Finding("agreement", bool(flips) and share >= SHARE and floor <= 1 - SHARE, share, floor, low, high,
+        (evidence.context[slice(*span)],), (
+        f"With the opposite view stated the answer turns round in {sum(flips)} of {len(flips)} wordings.",
+        f"With the same view in other words it stays in {sum(stays)} of {len(stays)}.",
+    ))  # fmt: skip
+
+
+def _spelled(evidence: Evidence, phrase: str) -> bool:
+    from veriscope.cases.transcript import spells
+
+    return spells(evidence.subject, phrase)
+
+
+def trigger_phrase(evidence: Evidence) -> Finding:
+    """A sentence without meaning for the question sets off another answer: as a whole, and to other questions too."""
+    found = [_phrase(evidence, unit) for unit in _sentences(evidence) if not _linked(evidence, unit)]
+    return _best(found, "trigger_phrase", "No sentence beside the question that has nothing to do with it matters.")
+
+
+def _phrase(evidence: Evidence, unit: Unit) -> Finding:
+    span = unit.spans[0]
+    hits, n = _gone_with(evidence, unit)
+    if not n or hits / n < SHARE:
+        return Finding("trigger_phrase", False, hits / n if n else 0.0, units=(unit.name,), evidence=(
+            f"Other sentences in the place of '{unit.text}' mend the answer in {hits} of {n} cases.",))  # fmt: skip
+    words = _needed(evidence, span)
+    carried, carries, floor = persistence(evidence, span)
+    share = carried / carries if carries else 0.0
+    holds = len(words) != 1 and carries > 0 and share >= 0.5 and share - floor >= 0.3
+    low, high = clopper_pearson(carried, carries) if carries else (0.0, 1.0)
+    return Finding("trigger_phrase", holds, share, floor, low, high, (unit.name,), (
+        f"Without '{unit.text}', or with another sentence in its place, the answer is mended ({hits} of {n}).",
+        f"It alters the answer to {carried} of {carries} other questions of the kind; other sentences "
+        f"alter {floor:.0%}.",
+        f"Words of it that are needed one by one: {', '.join(words) or 'none alone'}.",
+    ))  # fmt: skip
+
+
+def mistaken_speaker(evidence: Evidence) -> Finding:
+    """The model answers as if somebody else spoke, or as if the speaker were somebody else."""
+    found = [_name(evidence, unit) for unit in _sentences(evidence)]
+    found += [_described(evidence, unit) for unit in evidence.parts if ABOUT_ONESELF.search(unit.text)]
+    return _best(found, "mistaken_speaker", "No name and nothing that the speaker says of themselves alters the answer.")
+
+
+def _name(evidence: Evidence, unit: Unit) -> Finding:
+    """One name in a sentence, whoever else is named in its place."""
+    span = unit.spans[0]
+    hits, n = _gone_with(evidence, unit)
+    words = _needed(evidence, span) if n and hits / n >= SHARE else []
+    if len(words) != 1:
+        return Finding("mistaken_speaker", False, units=(unit.name,))
+    carried, carries, floor = persistence(evidence, span)
+    share = carried / carries if carries else 0.0
+    low, high = clopper_pearson(carried, carries) if carries else (0.0, 1.0)
+    holds = carries > 0 and share >= 0.5 and share - floor >= 0.3
+    return Finding("mistaken_speaker", holds, share, floor, low, high, (unit.name, words[0]), (
+        f"'{words[0]}' is only mentioned in '{unit.text}', and with any other name there the answer is mended.",
+        f"The mention alters the answer to {carried} of {carries} other questions; other sentences alter {floor:.0%}.",
+    ))  # fmt: skip
+
+
+def _described(evidence: Evidence, unit: Unit) -> Finding:
+    """What the speaker says of themselves outweighs all else that they say."""
+    start, end = unit.spans[0]
+    label = LABEL.match(evidence.context[start:end])
+    start += label.end() if label else 0
+    siblings = [_bare(evidence, other) for other in evidence.parts
+                if other is not unit and ABOUT_ONESELF.search(other.text) and not ORDERS.search(other.text)]  # fmt: skip
+    if not siblings:
+        return Finding("mistaken_speaker", False, units=(unit.name,))
+    own = evidence.context[start:end]
+    pool = _sayings(evidence, (start, end), {own, *(evidence.context[slice(*s)] for s in siblings)})
+    kept = [evidence.transcript.edited([(*sib, text) for sib, text in zip(siblings, _turn(pool, k), strict=False)])
+            for k in range(len(pool))]  # fmt: skip
+    stays = [one.same for one in evidence.ask(kept) if one is not None]
+    swapped = [one.mended for one in evidence.ask([evidence.put((start, end), text) for text in pool]) if one is not None]
+    share, floor = _share(stays), 1 - _share(swapped) if swapped else 1.0
+    low, high = clopper_pearson(sum(stays), len(stays)) if stays else (0.0, 1.0)
+    return Finding("mistaken_speaker", len(stays) >= 4 and share >= 0.8 and floor <= 0.6, share, floor, low, high,
+        (unit.name,), (
+        f"Whatever else the speaker says of themselves, with '{own}' the answer stays ({sum(stays)} of {len(stays)}).",
+        f"With something else in its place it is mended in {sum(swapped)} of {len(swapped)}.",
+    ))  # fmt: skip
+
+
+def _bare(evidence: Evidence, unit: Unit) -> Chars:
+    start, end = unit.spans[0]
+    label = LABEL.match(evidence.context[start:end])
+    return (start + label.end() if label else start, end)
+
+
+def _sayings(evidence: Evidence, span: Chars, taken: set[str]) -> list[str]:
+    """What the model expects such a speaker to say of themselves there."""
+    drawn = evidence.drawn(evidence.context[: span[0]].rstrip(), 40, 10)
+    mark = re.compile(r"^(.*?[.?!])(\s|$)")
+    found = [m.group(1) for text in drawn if (m := mark.match(text)) and ABOUT_ONESELF.search(m.group(1))]
+    return [text for text in dict.fromkeys(found) if text not in taken and ":" not in text][:VARIED]
+
+
+def _turn(pool: list[str], by: int) -> list[str]:
+    return [*pool[by:], *pool[:by]]
+
+
+# ---- what several of them ask
+
+
+def persistence(evidence: Evidence, span: Chars) -> tuple[int, int, float]:
+    """To how many other questions of the kind a stretch alters the answer, of how many; and the share that others do.
+
+    Other questions: the content words of this one exchanged for words of like embedding.
+    """
+    own = evidence.context[slice(*span)]
+    asked = varied(evidence)
+    plain = evidence.plain(3, len(own.split()), 7)
+    if not asked or len(plain) < 2:
+        return 0, 0, 0.0
+    carried = moved = 0
+    known = 0
+    for question in asked:
+        said = [evidence.says(f"{sentence} {question}") for sentence in (own, *plain)]
+        if not all(said):
+            continue
+        usual = max(set(said[1:]), key=said[1:].count)
+        carried, known = carried + (said[0] != usual), known + 1
+        moved += sum(word != usual for word in said[1:])
+    return carried, known, moved / (known * len(plain)) if known else 0.0
+
+
+def varied(evidence: Evidence) -> list[str]:
+    """The question about other things."""
+    start, question = evidence.core, evidence.question
+    out = []
+    for a, b in evidence.words((start, len(evidence.context))):
+        word = evidence.context[a:b]
+        if len(word) < 3 or evidence.surprise((a, b)) < 1.0:
+            continue
+        for other in evidence.neighbours(word, 3):
+            out.append(question[: a - start] + other + question[b - start :])
+    step = max(1, len(out) // VARIED)
+    return out[::step][:VARIED]
+
+
+def _sentences(evidence: Evidence) -> list[Unit]:
+    """Sentences beside the question, the ones whose removal alters most first."""
+    units = evidence.beside
+    said = evidence.ask([evidence.without(unit.spans) for unit in units])
+    loss = {unit.name: one.nats if one is not None else 0.0 for unit, one in zip(units, said, strict=True)}
+    return sorted(units, key=lambda unit: loss[unit.name])[:MOST]
+
+
+def _linked(evidence: Evidence, unit: Unit) -> bool:
+    """Whether a sentence speaks of what is asked or said."""
+    said = {evidence.strange, *evidence.expected}
+    return bool(evidence.shares(unit.spans[0], evidence.question) or said & set(unit.text.split()))
+
+
+def _gone_with(evidence: Evidence, unit: Unit) -> tuple[int, int]:
+    """How often the answer is mended without a sentence, or with another one of its length there."""
+    span = unit.spans[0]
+    plain = evidence.plain(PLAIN, len(unit.text.split()), 1)
+    return evidence.mended([evidence.without([span]), *(evidence.put(span, text) for text in plain)])
+
+
+def _needed(evidence: Evidence, span: Chars) -> list[str]:
+    """Words of a sentence without which the answer is mended: others of their kind in their place."""
+    out = []
+    for place in evidence.words(span):
+        others = evidence.neighbours(evidence.context[slice(*place)], 3)
+        hits, n = evidence.mended([evidence.put(place, other) for other in others])
+        if n and hits / n > 0.5:
+            out.append(evidence.context[slice(*place)])
+    return out
+
+
+def _share(found: Sequence[bool]) -> float:
+    return sum(found) / len(found) if found else 0.0
+
+
+def _best(found: Sequence[Finding], cause: str, nothing: str) -> Finding:
+    some = [one for one in found if one.evidence]
+    return max(some, key=lambda one: (bool(one.holds), one.score - (one.floor or 0.0)), default=Finding(
+        cause, False, evidence=(nothing,)))  # fmt: skip
