@@ -13,9 +13,11 @@ from veriscope.trials.statistics import clopper_pearson
 
 LEAST_MATCH = 2  # tokens before the earlier words that are those before the strange ones
 OTHERS = 4
+FEW = 4  # of the crowd, that are left where it is thinned
 CROWD = 8  # sentences in which another one can be lost
 TEXTS = 48  # that the model draws, to learn what it takes for usual
 USUAL = 0.95
+UNFORESEEN, MOSTLY = 4.0, 0.5  # nats of a token, and share of such tokens in a prompt that is odd all over
 
 
 def copied_from_context(evidence: Evidence) -> Finding:
@@ -39,10 +41,10 @@ def copied_from_context(evidence: Evidence) -> Finding:
     unit = next((u for u in evidence.parts if u.spans[0][0] <= span[0] < u.spans[0][1]), None)
     cuts = [[span], [(first, span[1])], *([[*unit.spans]] if unit else [])]
     gone = [one.mended for one in evidence.ask([evidence.without(some) for some in cuts]) if one is not None]
-    others = [w for w in (*evidence.expected, *evidence.neighbours(evidence.strange, OTHERS)) if w != evidence.strange]
-    follows = [bool(evidence.would_say(evidence.put(span, other), other)) for other in others[:OTHERS]]
-    idle = [evidence.inserted(first, f"{other} .") for other in others[:OTHERS]]
-    mere = [not one.same for one in evidence.ask(idle) if one is not None]
+    others = [word for word in evidence.answers if word != evidence.strange]
+    follows = [bool(evidence.would_say(evidence.put(span, other), other)) for other in others]
+    mere = [bool(evidence.would_say(evidence.inserted(0, text), other))
+            for other in others for text in evidence.mentions(other)]  # fmt: skip
     share, floor = _share(follows), _share(mere)
     low, high = clopper_pearson(sum(follows), len(follows)) if follows else (0.0, 1.0)
     holds = any(gone) and share >= 0.5 and floor < share
@@ -50,7 +52,7 @@ def copied_from_context(evidence: Evidence) -> Finding:
         (unit.name if unit else "", evidence.strange), (
         f"'{evidence.strange}' stands earlier behind the same {best} tokens as here.",
         f"Another word in the earlier place is said in {sum(follows)} of {len(follows)} cases; "
-        f"that word beside it alters the answer in {sum(mere)} of {len(mere)}.",
+        f"where it is only mentioned it is said in {sum(mere)} of {len(mere)}.",
         "Without the earlier words the strange ones are gone." if any(gone) else
         "Without the earlier words the strange ones stay.",
     ))  # fmt: skip
@@ -76,12 +78,18 @@ def lost_context(evidence: Evidence) -> Finding:
     idle = evidence.ask([evidence.inserted(evidence.core, rest[n].text) for n in place])
     mere = [one.mended for one in idle if one is not None]
     mends = [one is not None and one.mended and one.word in said.split() for one in (alone, again)]
-    share, floor = _share(mends), _share(mere)
-    return Finding("lost_context", all(mends) and floor < 0.5, share, floor, share, share,
+    rng = np.random.default_rng([evidence.seed, 0x1C])
+    kept = [{*rng.choice(len(rest), FEW, replace=False).tolist()} for _ in range(2 * OTHERS)]
+    thin = [evidence.without([u.spans[0] for n, u in enumerate(rest) if n not in some]) for some in kept]
+    few, m = evidence.mended(thin)
+    share, floor = few / max(m, 1), _share(mere)
+    low, high = clopper_pearson(few, m) if m else (0.0, 1.0)
+    return Finding("lost_context", all(mends) and share >= 0.6, share, floor, low, high,
         tuple(unit.name for unit in needed), (
         f"'{said}' answers the question. Alone before it the answer is '{alone.word if alone else ''}', "
         f"said again at the end '{again.word if again else ''}'.",
         f"Another sentence said again at the end mends it in {sum(mere)} of {len(mere)} cases.",
+        f"With {FEW} of the other sentences left it is answered rightly in {few} of {m} cases.",
         f"{len(units)} sentences stand before the question.",
     ))  # fmt: skip
 
@@ -95,7 +103,10 @@ def distribution_shift(evidence: Evidence) -> Finding:
     if not len(usual):
         return Finding("distribution_shift", NotRun("the model draws no text to compare with"))
     mine, floor = float(nats.mean()), float(np.quantile(usual, USUAL))
-    return Finding("distribution_shift", mine > floor, mine, floor, mine, mine, evidence=(
+    odd = float((nats > UNFORESEEN).mean())
+    return Finding("distribution_shift", mine > floor and odd >= MOSTLY, mine, floor, mine, mine, evidence=(
+        f"{odd:.0%} of its tokens have a probability below {np.exp(-UNFORESEEN):.0%} (limit {MOSTLY:.0%}): "
+        + ("it is odd all over." if odd >= MOSTLY else "no more than an odd sentence would."),
         f"The prompt costs {mine:.2f} nats a token; {USUAL:.0%} of {len(usual)} beginnings of texts that the model draws "
         f"itself cost less than {floor:.2f}.",))  # fmt: skip
 

@@ -14,13 +14,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from veriscope.cases.changes import Changes, merged
-from veriscope.cases.transcript import Chars, read
+from veriscope.cases.transcript import Chars, read, spells
 from veriscope.cases.units import Unit, content_words
 from veriscope.errors import BadPrompt, NotRun
 from veriscope.subjects.endings import Ending, continuations
 from veriscope.subjects.sweep import logits_of
 
 FORESEEN = 2.0  # nats: a sentence that costs less follows from those before it, so it asks nothing by itself
+OPEN = 0.7  # nats: a word that costs less says nothing that the model did not foresee
+VARIED = 10  # questions of the same kind about other things
+OTHERS = 4  # other words that could answer
 _WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -217,6 +220,25 @@ class Evidence:
         """Nats that the tokens of a stretch cost together."""
         return -float(self.token_nats[slice(*self.transcript.tokens_of(span))].sum())
 
+    @cached_property
+    def questions(self) -> tuple[str, ...]:
+        """The question about other things: each word of it that the model did not foresee exchanged for its like."""
+        start, question = self.core, self.question
+        spans = [span for span in self.words((start, len(self.context)))
+                 if span[1] - span[0] > 2 and self.surprise(span) > OPEN and self.token_of(self.context[slice(*span)])]  # fmt: skip
+        out = []
+        for a, b in spans:
+            each = -(-VARIED // len(spans))
+            out += [question[: a - start] + other + question[b - start :] for other in self.neighbours(self.context[a:b], each)]
+        return tuple(out[:: max(1, len(out) // VARIED)][:VARIED])
+
+    @cached_property
+    def answers(self) -> tuple[str, ...]:
+        """Other words that could answer: what was expected, and what is said to the question about other things."""
+        said = [one.word for one in self.ask(self.questions) if one is not None]
+        usual = [word for word in dict.fromkeys(said) if word.isalpha() and word != self.strange]
+        return tuple(dict.fromkeys([*self.expected, *sorted(usual, key=lambda word: -said.count(word))]))[:OTHERS]
+
     def neighbours(self, word: str, count: int) -> list[str]:
         """Words most like a word by their embedding, where both are one token: same kind, other meaning."""
         table = self.embedding
@@ -263,6 +285,11 @@ class Evidence:
     def embedding(self) -> Float[Tensor, "vocab d_model"] | None:
         module: Any = self.subject._engine.embedding
         return None if module is None else module.weight.detach().float()
+
+    def mentions(self, word: str) -> list[str]:
+        """Sentences that mention a word and do nothing with it, as far as the tokenizer can spell them."""
+        forms = ("the word {w} .", "{w} .", "someone said {w} .", "The word {w}.", "Someone said {w}.")
+        return [text for form in forms if spells(self.subject, text := form.format(w=word))]
 
     def drawn(self, before: str, count: int, tokens: int) -> list[str]:
         """What the model itself goes on with behind a text, at temperature 1."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
-from veriscope.cases.causes.evidence import Evidence
+from veriscope.cases.causes.evidence import OPEN, Evidence
 from veriscope.cases.causes.findings import Finding
 from veriscope.cases.transcript import Chars
 from veriscope.errors import NotRun
@@ -12,6 +10,9 @@ from veriscope.trials.statistics import clopper_pearson
 
 OTHERS = 8  # words of like embedding put in the place of one
 PLAIN = 3
+SURE = 0.4  # probability of what the model would write itself
+LEAST_GAP = 1.0  # nats that the right word is read above the one said
+VALUES = 5  # in the place of the one stated
 _UNTOLD = NotRun("nobody said what the answer should be, and a fact can't be judged from the model alone")
 
 
@@ -23,13 +24,8 @@ def wrong_fact(evidence: Evidence) -> Finding:
     if n == 0 or stays < n:
         return Finding("wrong_fact", False, stays / max(n, 1), evidence=(
             f"Asked without the rest of the log the model says the same in only {stays} of {n} cases.",))  # fmt: skip
-    inside = _inside(evidence)
     return _belief(evidence) or _verdict(evidence) or Finding("wrong_fact", False, evidence=(
-        "What the model says elsewhere about this does not add up to a belief.", *inside))  # fmt: skip
-
-
-def _inside(evidence: Evidence) -> tuple[str, ...]:
-    return ()
+        "What the model says elsewhere about this does not add up to a belief.",))  # fmt: skip
 
 
 def _alone(evidence: Evidence) -> tuple[int, int]:
@@ -55,11 +51,15 @@ def _answers(evidence: Evidence, span: Chars) -> list[tuple[str, str]]:
 
 def _belief(evidence: Evidence) -> Finding | None:
     """Asked for directly: it says this of this subject, and other things of others."""
+    if evidence.strange in evidence.context.split():
+        return None  # what stands in the prompt need not be known
     for span in _places(evidence):
         said = _answers(evidence, span)
         same = sum(word == evidence.strange for _, word in said)
         kinds = len({word for _, word in said})
-        if kinds >= 3 and same <= len(said) / 2:
+        like = {evidence.strange, *evidence.expected, *evidence.neighbours(evidence.strange, 12)}
+        fits = sum(word in like for _, word in said)
+        if kinds >= 3 and fits >= 0.7 * len(said) and same <= len(said) / 2:
             subject = evidence.context[slice(*span)]
             low, high = clopper_pearson(len(said) - same, len(said))
             return Finding("wrong_fact", True, 1 - same / len(said), 0.5, low, high, (subject,), (
@@ -69,21 +69,49 @@ def _belief(evidence: Evidence) -> Finding | None:
 
 
 def _verdict(evidence: Evidence) -> Finding | None:
-    """Asked for a verdict: of all values that could stand there the model holds exactly one for true."""
-    for span in _places(evidence):
-        said = [(evidence.context[slice(*span)], evidence.strange), *_answers(evidence, span)]
-        counts = Counter(word for _, word in said)
-        if len(counts) != 2 or min(counts.values()) != 1:
+    """Asked for a verdict: it agrees with what the model itself would put there, or singles out the value stated."""
+    spans = [span for span in evidence.words((evidence.core, len(evidence.context)))
+             if evidence.token_of(evidence.context[slice(*span)]) and span[1] - span[0] > 2]  # fmt: skip
+    labels = {evidence.strange, *evidence.expected}
+    for span in reversed(spans):
+        own = evidence.context[slice(*span)]
+        others = evidence.neighbours(own, VALUES)
+        said = {value: _with(evidence, span, value) for value in (own, *others)}
+        if set(said.values()) - labels or len(set(said.values())) < 2:
             continue
-        odd = min(counts, key=counts.__getitem__)
-        value = next(other for other, word in said if word == odd)
-        if {odd, *counts} - {evidence.strange, *evidence.expected}:
+        held, sure = _completion(evidence, span)
+        if sure >= SURE and (held == own or held in others):
+            rest = [verdict for value, verdict in said.items() if value != held]
+            apart = sum(verdict != said[held] for verdict in rest)
+            fits = held == own or said[held] != evidence.strange
+            how = f"The model itself would write '{held}' there (probability {sure:.2f})"
+        elif sure < SURE and evidence.surprise(span) > OPEN:
+            rest, held, fits = [said[value] for value in others], own, True
+            apart = sum(verdict != evidence.strange for verdict in rest)
+            how = f"The model singles out '{held}'"
+        else:
             continue
-        return Finding("wrong_fact", True, 1.0, 0.0, 1.0, 1.0, (value,), (
-            f"Of {len(said)} values in the place of '{said[0][0]}' exactly one, '{value}', gets the verdict '{odd}'.",
-            "The model holds one value for true, consistently, and it is not the one that the user holds for true.",
-        ))  # fmt: skip
+        if fits and apart >= 0.6 * len(rest):
+            low, high = clopper_pearson(apart, len(rest))
+            return Finding("wrong_fact", True, apart / len(rest), 0.5, low, high, (held,), (
+                f"{how}, and gives it the verdict '{said[held]}', and {apart} of {len(rest)} other values another one.",
+                "What it says is what it holds for true, and the user holds something else for true.",))  # fmt: skip
     return None
+
+
+def _with(evidence: Evidence, span: Chars, word: str) -> str:
+    start, end = span[0] - evidence.core, span[1] - evidence.core
+    return evidence.says(evidence.question[:start] + word + evidence.question[end:])
+
+
+def _completion(evidence: Evidence, span: Chars) -> tuple[str, float]:
+    """What the model itself would put in a place of the question, and its probability."""
+    before = evidence.context[evidence.core : span[0]].rstrip()
+    read = evidence.lens([before]) if before else NotRun("nothing stands before")
+    if isinstance(read, NotRun):
+        return "", 0.0
+    chance, token = read[0, -1].exp().max(-1)
+    return evidence.subject.reader.decode([int(token)]).strip(), float(chance)
 
 
 def known_but_unsaid(evidence: Evidence) -> Finding:
@@ -104,10 +132,13 @@ def known_but_unsaid(evidence: Evidence) -> Finding:
     if isinstance(read, NotRun):
         return Finding("known_but_unsaid", read)
     gap = read[0, :-1, right] - read[0, :-1, strange]
-    block = int(gap.argmax())
+    middle = range(evidence.subject.n_blocks // 2, evidence.subject.n_blocks - 1)
+    if not middle:
+        return Finding("known_but_unsaid", NotRun("the model has too few blocks to have a middle"))
+    block = max(middle, key=lambda n: float(gap[n]))
     top = among[int(read[0, block, among].argmax())]
     usual, m = _readable(evidence, block, among)
-    holds = top == right and float(gap[block]) > 0 and m > 0 and usual / m >= 0.5
+    holds = top == right and float(gap[block]) > LEAST_GAP and m > 0 and usual / m >= 0.3
     score = float(gap[block])
     return Finding("known_but_unsaid", holds, score, 0.0, score, score, (f"block {block}",), (
         f"Behind block {block} '{evidence.expected[0]}' is read {score:+.1f} nats above what is said.",

@@ -7,14 +7,16 @@ from collections.abc import Sequence
 
 from veriscope.cases.causes.evidence import Evidence
 from veriscope.cases.causes.findings import Finding
-from veriscope.cases.transcript import Chars
-from veriscope.cases.units import Unit
+from veriscope.cases.transcript import Chars, spells
+from veriscope.cases.units import Unit, content_words
 from veriscope.trials.statistics import clopper_pearson
 
 MOST = 12  # sentences looked at, the ones whose removal alters most first
 PLAIN = 5  # neutral statements put in the place of one
-SHARE = 0.6  # of the cases that must come out as the cause says
-VARIED = 10  # further questions of the same kind
+SHARE = 0.5  # of the cases that must come out as the cause says
+LEAST_SAYINGS = 4  # that the model expects in the place of one
+SAYINGS = 16
+CARRIERS = 4  # sentences in which one word is tried by itself, in two places each
 ORDERS = re.compile(
     r"\b(?:answer|say|says|reply|respond|write|print|output|tell|repeat|ignore|disregard|forget|pretend|act|always|"
     r"never|must|only|instead)\b",
@@ -43,9 +45,9 @@ def _order(evidence: Evidence, unit: Unit) -> Finding:
     place = (at, at + len(evidence.strange.split()[0]))
     said = evidence.ask([evidence.without([span])])[0]
     gone = said is not None and not said.same
-    others = [w for w in (*evidence.expected, *evidence.neighbours(evidence.strange, 4)) if w != evidence.strange][:4]
+    others = [word for word in evidence.answers if word != evidence.strange]
     follows = [bool(evidence.would_say(evidence.put(place, word), word)) for word in others]
-    alone = [evidence.put(span, f"{p.removesuffix(' .')} {evidence.strange} .") for p in evidence.plain(3, 4, 3)]
+    alone = [evidence.put(span, text) for text in evidence.mentions(evidence.strange.split()[0])]
     mere = [one.same for one in evidence.ask(alone) if one is not None]
     share, floor = _share(follows), _share(mere)
     holds = gone and share >= SHARE and floor < share
@@ -55,6 +57,17 @@ def _order(evidence: Evidence, unit: Unit) -> Finding:
         f"With another word ordered that word is said in {sum(follows)} of {len(follows)} cases; "
         f"the word said there without an order brings it about in {sum(mere)} of {len(mere)}.",
     ))  # fmt: skip
+
+
+def _carriers(evidence: Evidence, word: str) -> tuple[list[str], list[str]]:
+    """Neutral statements with a word in the place of their first content word, and of their last."""
+    first, last = [], []
+    for text in evidence.plain(2 * CARRIERS, 4, 3):
+        own = content_words(text)
+        if len(own) > 1:
+            first.append(text.replace(own[0], word, 1))
+            last.append(text.replace(own[-1], word, 1))
+    return first[:CARRIERS], last[:CARRIERS]
 
 
 def agreement(evidence: Evidence) -> Finding:
@@ -71,14 +84,12 @@ def agreement(evidence: Evidence) -> Finding:
 
 
 def _view(evidence: Evidence, span: Chars, same: Sequence[str], opposite: Sequence[str]) -> Finding:
-    known = evidence.subject.reader
     turned = [p for p in opposite if _spelled(evidence, p)]
     kept = [p for p in same if _spelled(evidence, p)]
     flips = [one.mended for one in evidence.ask([evidence.put(span, p) for p in turned]) if one is not None]
     stays = [one.same for one in evidence.ask([evidence.put(span, p) for p in kept]) if one is not None]
     share, floor = _share(flips), 1 - _share(stays) if stays else 0.0
     low, high = clopper_pearson(sum(flips), len(flips)) if flips else (0.0, 1.0)
-    del known
     return Finding("agreement", bool(flips) and share >= SHARE and floor <= 1 - SHARE, share, floor, low, high,
         (evidence.context[slice(*span)],), (
         f"With the opposite view stated the answer turns round in {sum(flips)} of {len(flips)} wordings.",
@@ -87,8 +98,6 @@ def _view(evidence: Evidence, span: Chars, same: Sequence[str], opposite: Sequen
 
 
 def _spelled(evidence: Evidence, phrase: str) -> bool:
-    from veriscope.cases.transcript import spells
-
     return spells(evidence.subject, phrase)
 
 
@@ -104,23 +113,25 @@ def _phrase(evidence: Evidence, unit: Unit) -> Finding:
     if not n or hits / n < SHARE:
         return Finding("trigger_phrase", False, hits / n if n else 0.0, units=(unit.name,), evidence=(
             f"Other sentences in the place of '{unit.text}' mend the answer in {hits} of {n} cases.",))  # fmt: skip
-    words = _needed(evidence, span)
+    words, name = _needed(evidence, span), _by_itself(evidence, span)
     carried, carries, floor = persistence(evidence, span)
     share = carried / carries if carries else 0.0
-    holds = len(words) != 1 and carries > 0 and share >= 0.5 and share - floor >= 0.3
+    holds = not name and _lasts(share, carries, floor)
     low, high = clopper_pearson(carried, carries) if carries else (0.0, 1.0)
     return Finding("trigger_phrase", holds, share, floor, low, high, (unit.name,), (
         f"Without '{unit.text}', or with another sentence in its place, the answer is mended ({hits} of {n}).",
         f"It alters the answer to {carried} of {carries} other questions of the kind; other sentences "
         f"alter {floor:.0%}.",
-        f"Words of it that are needed one by one: {', '.join(words) or 'none alone'}.",
+        f"Words of it that are needed one by one: {', '.join(words) or 'none alone'}; "
+        + (f"'{name}' alone does it in other sentences." if name else "none of them does it in another sentence."),
     ))  # fmt: skip
 
 
 def mistaken_speaker(evidence: Evidence) -> Finding:
     """The model answers as if somebody else spoke, or as if the speaker were somebody else."""
-    found = [_name(evidence, unit) for unit in _sentences(evidence)]
-    found += [_described(evidence, unit) for unit in evidence.parts if ABOUT_ONESELF.search(unit.text)]
+    found = [_name(evidence, unit) for unit in _sentences(evidence) if not _linked(evidence, unit)]
+    units = _said_by_speaker(evidence)
+    found += [_described(evidence, unit, [_bare(evidence, one) for one in units]) for unit in units]
     return _best(found, "mistaken_speaker", "No name and nothing that the speaker says of themselves alters the answer.")
 
 
@@ -128,41 +139,50 @@ def _name(evidence: Evidence, unit: Unit) -> Finding:
     """One name in a sentence, whoever else is named in its place."""
     span = unit.spans[0]
     hits, n = _gone_with(evidence, unit)
-    words = _needed(evidence, span) if n and hits / n >= SHARE else []
-    if len(words) != 1:
+    name = _by_itself(evidence, span) if n and hits / n >= SHARE else ""
+    if not name:
         return Finding("mistaken_speaker", False, units=(unit.name,))
     carried, carries, floor = persistence(evidence, span)
     share = carried / carries if carries else 0.0
     low, high = clopper_pearson(carried, carries) if carries else (0.0, 1.0)
-    holds = carries > 0 and share >= 0.5 and share - floor >= 0.3
-    return Finding("mistaken_speaker", holds, share, floor, low, high, (unit.name, words[0]), (
-        f"'{words[0]}' is only mentioned in '{unit.text}', and with any other name there the answer is mended.",
+    holds = _lasts(share, carries, floor)
+    return Finding("mistaken_speaker", holds, share, floor, low, high, (unit.name, name), (
+        f"'{name}' is only mentioned in '{unit.text}', and with any other name there the answer is mended.",
         f"The mention alters the answer to {carried} of {carries} other questions; other sentences alter {floor:.0%}.",
     ))  # fmt: skip
 
 
-def _described(evidence: Evidence, unit: Unit) -> Finding:
-    """What the speaker says of themselves outweighs all else that they say."""
-    start, end = unit.spans[0]
-    label = LABEL.match(evidence.context[start:end])
-    start += label.end() if label else 0
-    siblings = [_bare(evidence, other) for other in evidence.parts
-                if other is not unit and ABOUT_ONESELF.search(other.text) and not ORDERS.search(other.text)]  # fmt: skip
-    if not siblings:
+def _described(evidence: Evidence, unit: Unit, said: Sequence[Chars]) -> Finding:
+    """One thing that the speaker says outweighs all else that they say of themselves."""
+    own = _bare(evidence, unit)
+    siblings = [span for span in said if span != own]
+    text = evidence.context[slice(*own)]
+    pool = _sayings(evidence, own, {evidence.context[slice(*span)] for span in said})
+    if not siblings or len(pool) < LEAST_SAYINGS:
         return Finding("mistaken_speaker", False, units=(unit.name,))
-    own = evidence.context[start:end]
-    pool = _sayings(evidence, (start, end), {own, *(evidence.context[slice(*s)] for s in siblings)})
-    kept = [evidence.transcript.edited([(*sib, text) for sib, text in zip(siblings, _turn(pool, k), strict=False)])
+    kept = [evidence.transcript.edited([(*sib, words) for sib, words in zip(siblings, _turn(pool, k), strict=False)])
             for k in range(len(pool))]  # fmt: skip
     stays = [one.same for one in evidence.ask(kept) if one is not None]
-    swapped = [one.mended for one in evidence.ask([evidence.put((start, end), text) for text in pool]) if one is not None]
-    share, floor = _share(stays), 1 - _share(swapped) if swapped else 1.0
+    others = [one.same for one in evidence.ask([evidence.put(own, words) for words in pool]) if one is not None]
+    share, floor = _share(stays), _share(others)
     low, high = clopper_pearson(sum(stays), len(stays)) if stays else (0.0, 1.0)
-    return Finding("mistaken_speaker", len(stays) >= 4 and share >= 0.8 and floor <= 0.6, share, floor, low, high,
-        (unit.name,), (
-        f"Whatever else the speaker says of themselves, with '{own}' the answer stays ({sum(stays)} of {len(stays)}).",
-        f"With something else in its place it is mended in {sum(swapped)} of {len(swapped)}.",
+    return Finding("mistaken_speaker", share >= 0.9 and share - floor >= (0.2 if evidence.told else 0.5), share, floor, low, high, (unit.name,), (
+        f"With '{text}' the answer stays whatever else the speaker says ({sum(stays)} of {len(stays)}).",
+        f"With something else in its place it stays in {sum(others)} of {len(others)}.",
     ))  # fmt: skip
+
+
+def _said_by_speaker(evidence: Evidence) -> list[Unit]:
+    """Sentences of a speaker who says something of themselves: neither asked nor ordered nor foreseen."""
+    if not any(ABOUT_ONESELF.search(unit.text) for unit in evidence.parts) or not LABEL.search(evidence.context):
+        return []
+    return [unit for unit in evidence.parts
+            if unit.text.rstrip()[-1:] not in "?:" and not ORDERS.search(unit.text) and not _view_in(unit.text)
+            and evidence.surprise(_bare(evidence, unit)) > 1.5]  # fmt: skip
+
+
+def _view_in(text: str) -> bool:
+    return any(phrase in text for phrase in (*FOR, *AGAINST))
 
 
 def _bare(evidence: Evidence, unit: Unit) -> Chars:
@@ -173,10 +193,10 @@ def _bare(evidence: Evidence, unit: Unit) -> Chars:
 
 def _sayings(evidence: Evidence, span: Chars, taken: set[str]) -> list[str]:
     """What the model expects such a speaker to say of themselves there."""
-    drawn = evidence.drawn(evidence.context[: span[0]].rstrip(), 40, 10)
-    mark = re.compile(r"^(.*?[.?!])(\s|$)")
-    found = [m.group(1) for text in drawn if (m := mark.match(text)) and ABOUT_ONESELF.search(m.group(1))]
-    return [text for text in dict.fromkeys(found) if text not in taken and ":" not in text][:VARIED]
+    drawn = evidence.drawn(evidence.context[: span[0]].rstrip(), 64, 10)
+    mark = re.compile(r"^(.*?[.!])(\s|$)")
+    found = [m.group(1) for text in drawn if (m := mark.match(text)) and "?" not in m.group(1)]
+    return [text for text in dict.fromkeys(found) if text not in taken and ":" not in text][:SAYINGS]
 
 
 def _turn(pool: list[str], by: int) -> list[str]:
@@ -187,39 +207,17 @@ def _turn(pool: list[str], by: int) -> list[str]:
 
 
 def persistence(evidence: Evidence, span: Chars) -> tuple[int, int, float]:
-    """To how many other questions of the kind a stretch alters the answer, of how many; and the share that others do.
-
-    Other questions: the content words of this one exchanged for words of like embedding.
-    """
+    """To how many other questions of the kind a stretch alters the answer, of how many; and the share that others do."""
     own = evidence.context[slice(*span)]
-    asked = varied(evidence)
-    plain = evidence.plain(3, len(own.split()), 7)
-    if not asked or len(plain) < 2:
-        return 0, 0, 0.0
-    carried = moved = 0
-    known = 0
-    for question in asked:
+    plain = evidence.plain(PLAIN, len(own.split()), 7)
+    carried = moved = known = 0
+    for question in evidence.questions if len(plain) > 1 else ():
         said = [evidence.says(f"{sentence} {question}") for sentence in (own, *plain)]
-        if not all(said):
-            continue
-        usual = max(set(said[1:]), key=said[1:].count)
-        carried, known = carried + (said[0] != usual), known + 1
-        moved += sum(word != usual for word in said[1:])
+        if all(said):
+            usual = max(set(said[1:]), key=said[1:].count)
+            carried, known = carried + (said[0] != usual), known + 1
+            moved += sum(word != usual for word in said[1:])
     return carried, known, moved / (known * len(plain)) if known else 0.0
-
-
-def varied(evidence: Evidence) -> list[str]:
-    """The question about other things."""
-    start, question = evidence.core, evidence.question
-    out = []
-    for a, b in evidence.words((start, len(evidence.context))):
-        word = evidence.context[a:b]
-        if len(word) < 3 or evidence.surprise((a, b)) < 1.0:
-            continue
-        for other in evidence.neighbours(word, 3):
-            out.append(question[: a - start] + other + question[b - start :])
-    step = max(1, len(out) // VARIED)
-    return out[::step][:VARIED]
 
 
 def _sentences(evidence: Evidence) -> list[Unit]:
@@ -244,14 +242,34 @@ def _gone_with(evidence: Evidence, unit: Unit) -> tuple[int, int]:
 
 
 def _needed(evidence: Evidence, span: Chars) -> list[str]:
+    return [evidence.context[slice(*place)] for place in _needed_places(evidence, span)]
+
+
+def _needed_places(evidence: Evidence, span: Chars) -> list[Chars]:
     """Words of a sentence without which the answer is mended: others of their kind in their place."""
-    out = []
+    out: list[Chars] = []
     for place in evidence.words(span):
         others = evidence.neighbours(evidence.context[slice(*place)], 3)
         hits, n = evidence.mended([evidence.put(place, other) for other in others])
         if n and hits / n > 0.5:
-            out.append(evidence.context[slice(*place)])
+            out.append(place)
     return out
+
+
+def _by_itself(evidence: Evidence, span: Chars) -> str:
+    """The word of a sentence that keeps the strange answer up whatever the rest of the sentence says; else empty."""
+    for needed in _needed_places(evidence, span):
+        word = evidence.context[slice(*needed)]
+        stays = [[one.same for one in evidence.ask([evidence.put(span, text) for text in texts]) if one is not None]
+                 for texts in _carriers(evidence, word)]  # fmt: skip
+        if min(map(_share, stays)) >= 0.6:
+            return evidence.context[slice(*needed)]
+    return ""
+
+
+def _lasts(share: float, n: int, floor: float) -> bool:
+    """Whether a stretch alters most other answers, and other sentences few."""
+    return n >= 3 and share >= 0.5 and floor <= 0.25 and share - floor >= 0.4
 
 
 def _share(found: Sequence[bool]) -> float:
