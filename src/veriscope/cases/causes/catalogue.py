@@ -54,7 +54,8 @@ def version() -> str:
 def catalogue() -> tuple[Entry, ...]:
     """Every cause of the list, in the order in which they explain; "unknown" is not among them."""
     return tuple(
-        Entry(**{**entry, "name": name, "examples": tuple(entry["examples"])}) for name, entry in _list()["causes"].items()
+        Entry(**{**entry, "name": name, "examples": tuple(entry["examples"])})
+        for name, entry in _list()["causes"].items()
     )
 
 

@@ -43,8 +43,8 @@ def copied_from_context(evidence: Evidence) -> Finding:
     gone = [one.mended for one in evidence.ask([evidence.without(some) for some in cuts]) if one is not None]
     others = [word for word in evidence.answers if word != evidence.strange]
     follows = [bool(evidence.would_say(evidence.put(span, other), other)) for other in others]
-    mere = [bool(evidence.would_say(evidence.inserted(0, text), other))
-            for other in others for text in evidence.mentions(other)]  # fmt: skip
+    idle = evidence.ask([evidence.inserted(0, text) for text in evidence.plain(OTHERS, 4, 9)])
+    mere = [not one.same for one in idle if one is not None]
     share, floor = _share(follows), _share(mere)
     low, high = clopper_pearson(sum(follows), len(follows)) if follows else (0.0, 1.0)
     holds = any(gone) and share >= 0.5 and floor < share
@@ -52,7 +52,7 @@ def copied_from_context(evidence: Evidence) -> Finding:
         (unit.name if unit else "", evidence.strange), (
         f"'{evidence.strange}' stands earlier behind the same {best} tokens as here.",
         f"Another word in the earlier place is said in {sum(follows)} of {len(follows)} cases; "
-        f"where it is only mentioned it is said in {sum(mere)} of {len(mere)}.",
+        f"neutral sentences before it all alter the answer in {sum(mere)} of {len(mere)}.",
         "Without the earlier words the strange ones are gone." if any(gone) else
         "Without the earlier words the strange ones stay.",
     ))  # fmt: skip
@@ -107,7 +107,7 @@ def distribution_shift(evidence: Evidence) -> Finding:
     return Finding("distribution_shift", mine > floor and odd >= MOSTLY, mine, floor, mine, mine, evidence=(
         f"{odd:.0%} of its tokens have a probability below {np.exp(-UNFORESEEN):.0%} (limit {MOSTLY:.0%}): "
         + ("it is odd all over." if odd >= MOSTLY else "no more than an odd sentence would."),
-        f"The prompt costs {mine:.2f} nats a token; {USUAL:.0%} of {len(usual)} beginnings of texts that the model draws "
+        f"The prompt costs {mine:.2f} nats a token; {USUAL:.0%} of {len(usual)} beginnings of texts that it draws "
         f"itself cost less than {floor:.2f}.",))  # fmt: skip
 
 

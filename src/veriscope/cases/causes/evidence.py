@@ -224,12 +224,15 @@ class Evidence:
     def questions(self) -> tuple[str, ...]:
         """The question about other things: each word of it that the model did not foresee exchanged for its like."""
         start, question = self.core, self.question
-        spans = [span for span in self.words((start, len(self.context)))
-                 if span[1] - span[0] > 2 and self.surprise(span) > OPEN and self.token_of(self.context[slice(*span)])]  # fmt: skip
+        long = [span for span in self.words((start, len(self.context))) if span[1] - span[0] > 2]
+        spans = [span for span in long if self.surprise(span) > OPEN and self.token_of(self.context[slice(*span)])]
         out = []
         for a, b in spans:
             each = -(-VARIED // len(spans))
-            out += [question[: a - start] + other + question[b - start :] for other in self.neighbours(self.context[a:b], each)]
+            out += [
+                question[: a - start] + other + question[b - start :]
+                for other in self.neighbours(self.context[a:b], each)
+            ]
         return tuple(out[:: max(1, len(out) // VARIED)][:VARIED])
 
     @cached_property
@@ -256,7 +259,7 @@ class Evidence:
         return out
 
     def foreseen(self, span: Chars, count: int) -> list[str]:
-        """Words that the model itself would most likely put in a place; those of like embedding where none stand before.
+        """Words that the model itself would put in a place; those of like embedding where nothing stands before.
 
         None of them stands in the context or is the strange or the expected word.
         """

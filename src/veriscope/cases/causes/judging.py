@@ -8,7 +8,7 @@ from math import exp
 from veriscope.cases.causes import context, knowledge, letters, reply, speech
 from veriscope.cases.causes.catalogue import catalogue
 from veriscope.cases.causes.evidence import Evidence
-from veriscope.cases.causes.findings import Diagnosis, Finding
+from veriscope.cases.causes.findings import Diagnosis, Finding, Word
 from veriscope.cases.changes import Changes
 from veriscope.errors import NotRun
 
@@ -23,8 +23,8 @@ TESTS: dict[str, Callable[[Evidence], Finding]] = {
     "copied_from_context": context.copied_from_context,
     "instruction_conflict": speech.instruction_conflict,
     "lost_context": context.lost_context,
-    "trigger_phrase": speech.trigger_phrase,
     "mistaken_speaker": speech.mistaken_speaker,
+    "trigger_phrase": speech.trigger_phrase,
     "distribution_shift": context.distribution_shift,
     "known_but_unsaid": knowledge.known_but_unsaid,
     "wrong_fact": knowledge.wrong_fact,
@@ -59,19 +59,24 @@ def judge(changes: Changes, *, expected: Sequence[str] = (), seed: int = 0) -> D
 
 def _tested(evidence: Evidence, cause: str) -> Finding:
     if cause not in OF_THE_REPLY and not evidence.base.same:
-        return Finding(cause, NotRun("the model would not say the strange words again: its most likely ones are others"))
+        return Finding(
+            cause, NotRun("the model would not say the strange words again: its most likely ones are others")
+        )
     return TESTS[cause](evidence)
 
 
-def _word(evidence: Evidence, causes: Sequence[str], findings: Sequence[Finding]):  # type: ignore[no-untyped-def]
+def _word(evidence: Evidence, causes: Sequence[str], findings: Sequence[Finding]) -> tuple[Word, str]:
+    """The verdict, and the answer in one sentence."""
     titles = {entry.name: entry.title for entry in catalogue()}
     by_name = {one.cause: one for one in findings}
     if causes:
         first = by_name[causes[0]]
-        equal = [other for other in causes[1:] if {causes[0], other} == EQUAL and by_name[other].units[:1] == first.units[:1]]
+        equal = [
+            other for other in causes[1:] if {causes[0], other} == EQUAL and by_name[other].units[:1] == first.units[:1]
+        ]
         if equal:
             return "indistinguishable", (
-                f"{titles[causes[0]].capitalize()} and {titles[equal[0]]} explain the same evidence equally.")  # fmt: skip
+                f"{titles[causes[0]].capitalize()} and {titles[equal[0]]} explain the evidence equally.")  # fmt: skip
         also = f" Also: {', '.join(titles[name] for name in causes[1:])}." if len(causes) > 1 else ""
         return "named", f"{titles[causes[0]].capitalize()}. {first.evidence[0]}{also}"
     chance = exp(min(0.0, evidence.base.nats))

@@ -12,6 +12,7 @@ OTHERS = 8  # words of like embedding put in the place of one
 PLAIN = 3
 SURE = 0.4  # probability of what the model would write itself
 LEAST_GAP = 1.0  # nats that the right word is read above the one said
+LIKE = 12  # nearest embeddings that are of the same kind
 VALUES = 5  # in the place of the one stated
 _UNTOLD = NotRun("nobody said what the answer should be, and a fact can't be judged from the model alone")
 
@@ -38,7 +39,9 @@ def _alone(evidence: Evidence) -> tuple[int, int]:
 def _places(evidence: Evidence) -> list[Chars]:
     """Words of the question that carry what it is about: those that the model did not foresee."""
     found = evidence.words((evidence.core, len(evidence.context)))
-    return [span for span in found if evidence.surprise(span) > 0.7 and evidence.token_of(evidence.context[slice(*span)])]
+    return [
+        span for span in found if evidence.surprise(span) > 0.7 and evidence.token_of(evidence.context[slice(*span)])
+    ]
 
 
 def _answers(evidence: Evidence, span: Chars) -> list[tuple[str, str]]:
@@ -57,14 +60,14 @@ def _belief(evidence: Evidence) -> Finding | None:
         said = _answers(evidence, span)
         same = sum(word == evidence.strange for _, word in said)
         kinds = len({word for _, word in said})
-        like = {evidence.strange, *evidence.expected, *evidence.neighbours(evidence.strange, 12)}
+        like = {evidence.strange, *evidence.expected, *evidence.neighbours(evidence.strange, LIKE)}
         fits = sum(word in like for _, word in said)
         if kinds >= 3 and fits >= 0.7 * len(said) and same <= len(said) / 2:
             subject = evidence.context[slice(*span)]
             low, high = clopper_pearson(len(said) - same, len(said))
             return Finding("wrong_fact", True, 1 - same / len(said), 0.5, low, high, (subject,), (
                 f"Asked without the rest of the log the model says '{evidence.strange}' all the same.",
-                f"It says so of '{subject}', and of others like it other things ({kinds} different answers).",))  # fmt: skip
+                f"It says so of '{subject}', and of others other things ({kinds} different answers).",))  # fmt: skip
     return None
 
 
@@ -80,7 +83,8 @@ def _verdict(evidence: Evidence) -> Finding | None:
         if set(said.values()) - labels or len(set(said.values())) < 2:
             continue
         held, sure = _completion(evidence, span)
-        if sure >= SURE and (held == own or held in others):
+        if sure >= SURE and held in (own, *evidence.neighbours(own, LIKE)):
+            said.setdefault(held, _with(evidence, span, held))
             rest = [verdict for value, verdict in said.items() if value != held]
             apart = sum(verdict != said[held] for verdict in rest)
             fits = held == own or said[held] != evidence.strange
@@ -122,12 +126,14 @@ def known_but_unsaid(evidence: Evidence) -> Finding:
     """
     if not evidence.told:
         return Finding("known_but_unsaid", _UNTOLD)
-    stays, n = _alone(evidence)
+    bare = evidence.ask([evidence.question])[0]
     right, strange = evidence.first_token(evidence.expected[0]), evidence.transcript.ending[0]
-    if n == 0 or stays < n or right is None:
-        return Finding("known_but_unsaid", False, stays / max(n, 1), evidence=(
+    if bare is None or not bare.same or right is None:
+        return Finding("known_but_unsaid", False, evidence=(
             "What is said hangs on the rest of the log: it is not a fact that is asked for.",))  # fmt: skip
-    among = sorted({right, strange, *(t for w in evidence.neighbours(evidence.strange, 5) if (t := evidence.token_of(w)))})
+    among = sorted(
+        {right, strange, *(t for w in evidence.neighbours(evidence.strange, 5) if (t := evidence.token_of(w)))}
+    )
     read = evidence.lens([evidence.context])
     if isinstance(read, NotRun):
         return Finding("known_but_unsaid", read)

@@ -1,4 +1,4 @@
-"""Causes that lie in single tokens: the tokenizer reads other words than a person does, or a token was never trained."""
+"""Causes that lie in single tokens: read otherwise than a person reads them, or never trained."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _GLUED = re.compile(r"(\w)([.?!,:;])(?=\s|$)")
 
 
 def tokenization(evidence: Evidence) -> Finding:
-    """A person reads the prompt otherwise than the tokenizer does; written as it was trained, it is answered rightly."""
+    """A person reads the prompt otherwise than the tokenizer does; written as in training, it is answered rightly."""
     lost = _unknown(evidence, evidence.context)
     for how, text in _mendings(evidence.context):
         fewer = len(lost) - len(_unknown(evidence, text))
@@ -110,7 +110,9 @@ def glitch_token(evidence: Evidence) -> Finding:
 def _glitch(evidence: Evidence, token: int, spans: list[Chars], off: float, odd: torch.Tensor) -> Finding:
     word = evidence.context[slice(*spans[0])].strip()
     again, usual = _repeats(evidence, token, odd)
-    others = [w for w in evidence.foreseen(spans[0], 2 * OTHERS) if float(odd[evidence.token_of(w) or 0]) < ODD][:OTHERS]
+    others = [w for w in evidence.foreseen(spans[0], 2 * OTHERS) if float(odd[evidence.token_of(w) or 0]) < ODD][
+        :OTHERS
+    ]
     hits = n = 0
     for other in others:
         text = _all(evidence, spans, other)
@@ -121,7 +123,7 @@ def _glitch(evidence: Evidence, token: int, spans: list[Chars], off: float, odd:
     holds = again < usual and n > 0 and hits / n >= 0.5
     return Finding("glitch_token", holds, off, ODD, off, off, (word,), (
         f"The embedding of '{word}' lies {off:.1f} standard deviations off the usual length (limit {ODD}).",
-        f"In lists said twice the model gives it {again:.1f} nats the second time, ordinary tokens {usual:.1f} or more.",
+        f"In lists said twice it gets {again:.1f} nats the second time, ordinary tokens {usual:.1f} or more.",
         f"With another word in its place the answer is mended in {hits} of {n} cases.",
     ))  # fmt: skip
 

@@ -32,7 +32,7 @@ def sampling(evidence: Evidence) -> Finding:
     return Finding("sampling", holds, gap, 0.0, gap, gap, evidence=(
         f"In this place '{word}' is {exp(gap):.1f} times as likely as what was said"
         + (f", {said}." if base.right is not None else "."),
-        f"One draw in {exp(-float(found.nats[place])):.0f} gives the strange word here; at temperature 0 it never comes.",
+        f"One draw in {exp(-float(found.nats[place])):.0f} gives the strange word; at temperature 0 it never comes.",
     ))  # fmt: skip
 
 
@@ -75,5 +75,3 @@ def loop_of(ids: tuple[int, ...]) -> tuple[int, int] | None:
 
 def _within(part: tuple[int, ...], whole: tuple[int, ...]) -> bool:
     return any(whole[n : n + len(part)] == part for n in range(len(whole) - len(part) + 1))
-
-

@@ -50,12 +50,16 @@ def _order(evidence: Evidence, unit: Unit) -> Finding:
     alone = [evidence.put(span, text) for text in evidence.mentions(evidence.strange.split()[0])]
     mere = [one.same for one in evidence.ask(alone) if one is not None]
     share, floor = _share(follows), _share(mere)
-    holds = gone and share >= SHARE and floor < share
+    asked = [evidence.says(question) == evidence.strange for question in evidence.questions]
+    obeyed = [evidence.says(f"{unit.text} {question}") == evidence.strange for question in evidence.questions]
+    always = _share(obeyed) >= 0.9 and _share(asked) <= 0.6
+    holds = gone and (share >= SHARE or always) and floor < max(share, _share(obeyed))
     low, high = clopper_pearson(sum(follows), len(follows)) if follows else (0.0, 1.0)
     return Finding("instruction_conflict", holds, share, floor, low, high, (unit.name,), (
         f"Without '{unit.text}' the answer is '{said.word if said else ''}'.",
         f"With another word ordered that word is said in {sum(follows)} of {len(follows)} cases; "
         f"the word said there without an order brings it about in {sum(mere)} of {len(mere)}.",
+        f"With the order {sum(obeyed)} of {len(obeyed)} other questions get that answer, without it {sum(asked)}.",
     ))  # fmt: skip
 
 
@@ -132,7 +136,9 @@ def mistaken_speaker(evidence: Evidence) -> Finding:
     found = [_name(evidence, unit) for unit in _sentences(evidence) if not _linked(evidence, unit)]
     units = _said_by_speaker(evidence)
     found += [_described(evidence, unit, [_bare(evidence, one) for one in units]) for unit in units]
-    return _best(found, "mistaken_speaker", "No name and nothing that the speaker says of themselves alters the answer.")
+    return _best(
+        found, "mistaken_speaker", "No name and nothing that the speaker says of themselves alters the answer."
+    )
 
 
 def _name(evidence: Evidence, unit: Unit) -> Finding:
@@ -166,7 +172,8 @@ def _described(evidence: Evidence, unit: Unit, said: Sequence[Chars]) -> Finding
     others = [one.same for one in evidence.ask([evidence.put(own, words) for words in pool]) if one is not None]
     share, floor = _share(stays), _share(others)
     low, high = clopper_pearson(sum(stays), len(stays)) if stays else (0.0, 1.0)
-    return Finding("mistaken_speaker", share >= 0.9 and share - floor >= (0.2 if evidence.told else 0.5), share, floor, low, high, (unit.name,), (
+    apart = 0.2 if evidence.told else 0.5
+    return Finding("mistaken_speaker", share >= 0.9 and share - floor >= apart, share, floor, low, high, (unit.name,), (
         f"With '{text}' the answer stays whatever else the speaker says ({sum(stays)} of {len(stays)}).",
         f"With something else in its place it stays in {sum(others)} of {len(others)}.",
     ))  # fmt: skip
@@ -207,7 +214,7 @@ def _turn(pool: list[str], by: int) -> list[str]:
 
 
 def persistence(evidence: Evidence, span: Chars) -> tuple[int, int, float]:
-    """To how many other questions of the kind a stretch alters the answer, of how many; and the share that others do."""
+    """To how many other questions a stretch alters the answer, of how many; and to what share other sentences do."""
     own = evidence.context[slice(*span)]
     plain = evidence.plain(PLAIN, len(own.split()), 7)
     carried = moved = known = 0
