@@ -240,7 +240,10 @@ def zoo() -> None:
 def exam(
     only: Annotated[str, typer.Option(help="claim types: C1, or C2,C3; all by default; or cases: the cause list")] = "",
     bed: Annotated[str, typer.Option(help="bed of the zoo, all of them, or the import path of your own")] = "all",
-    count: Annotated[int, typer.Option(help="claims of each grade of a type, shared among its kinds", min=1)] = 60,
+    count: Annotated[
+        int | None,
+        typer.Option(help="claims of each grade, shared among its kinds: 60 by default; of each cause: 30", min=1),
+    ] = None,
     each_kind: Annotated[bool, typer.Option("--each-kind", help="as many claims of every kind")] = False,
     seed: Annotated[int, typer.Option(help="first seed of the beds", min=0)] = 0,
     grade: Annotated[str, typer.Option(help="only this grade: F0 to F3, T0, T1x0.5 to T1x4, T2")] = "",
@@ -265,7 +268,8 @@ def exam(
 
     aside = Console(stderr=True, highlight=False, soft_wrap=True)
     if only.strip() == "cases":
-        return _exam_of_cases(30 if count == 60 else count, seed, processes, keep, results, as_json)
+        return _exam_of_cases(count or 30, seed, processes, keep, results, as_json)
+    count = count or 60
     types = beds.known(tuple(name.strip() for name in only.split(",")) if only else beds.TYPES)
     if write_docs:
         return console.print("wrote", *pages.write(Path(), exam_results()), highlight=False, soft_wrap=True)

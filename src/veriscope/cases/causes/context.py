@@ -16,6 +16,7 @@ OTHERS = 4
 FEW = 4  # of the crowd, that are left where it is thinned
 CROWD = 8  # sentences in which another one can be lost
 TEXTS = 48  # that the model draws, to learn what it takes for usual
+LONGEST = 60  # tokens of each
 USUAL = 0.95
 UNFORESEEN, MOSTLY = 4.0, 0.5  # nats of a token, and share of such tokens in a prompt that is odd all over
 
@@ -112,15 +113,11 @@ def distribution_shift(evidence: Evidence) -> Finding:
 
 
 def _usual(evidence: Evidence, size: int) -> np.ndarray:
-    """Mean nats a token of texts as long as the prompt that the model draws with nothing before them."""
+    """Mean nats a token of texts that the model draws with nothing before them, as long as the prompt (60 at most)."""
     start = nothing(evidence.subject)
-    drawn, _ = continuations(evidence.subject, [start], tokens=min(size + 1, 60), draws=TEXTS, seed=evidence.seed)
-    out = []
-    for ids in drawn[0][1:]:
-        if len(ids) > 3:
-            found = evidence.changes.endings.run([([*start, *ids[:1]], ids[1:])])[0]
-            out.append(-float(found.nats.double().mean()))
-    return np.array(out)
+    drawn, _ = continuations(evidence.subject, [start], tokens=min(size + 1, LONGEST), draws=TEXTS, seed=evidence.seed)
+    texts = [([*start, *ids[:1]], ids[1:]) for ids in drawn[0][1:] if len(ids) > 3]
+    return np.array([-float(found.nats.double().mean()) for found in evidence.changes.endings.run(texts)])
 
 
 def _share(found: list[bool]) -> float:

@@ -99,6 +99,12 @@ class Evidence:
         said = self.ask([context])[0]
         return said.word if said is not None else ""
 
+    def table(self, sentences: Sequence[str], questions: Sequence[str]) -> list[list[str]]:
+        """What is said to each question behind each sentence; empty where it can't be read."""
+        said = self.ask([f"{sentence} {question}".strip() for question in questions for sentence in sentences])
+        words = ["" if one is None else one.word for one in said]
+        return [words[n : n + len(sentences)] for n in range(0, len(words), len(sentences))]
+
     def first_token(self, word: str) -> int | None:
         """The token in the place where a word in the strange span's place parts from it."""
         parting = self._parting(word)

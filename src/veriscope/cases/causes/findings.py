@@ -33,6 +33,11 @@ class Finding:
     units: tuple[str, ...] = ()
     evidence: tuple[str, ...] = ()
 
+    @property
+    def above(self) -> float:
+        """Score above the control's."""
+        return self.score if isinstance(self.floor, NotRun) else self.score - self.floor
+
 
 @dataclass(frozen=True)
 class Diagnosis:

@@ -50,8 +50,8 @@ def _order(evidence: Evidence, unit: Unit) -> Finding:
     alone = [evidence.put(span, text) for text in evidence.mentions(evidence.strange.split()[0])]
     mere = [one.same for one in evidence.ask(alone) if one is not None]
     share, floor = _share(follows), _share(mere)
-    asked = [evidence.says(question) == evidence.strange for question in evidence.questions]
-    obeyed = [evidence.says(f"{unit.text} {question}") == evidence.strange for question in evidence.questions]
+    behind = evidence.table(["", unit.text], evidence.questions)
+    asked, obeyed = ([said[n] == evidence.strange for said in behind] for n in (0, 1))
     always = _share(obeyed) >= 0.9 and _share(asked) <= 0.6
     holds = gone and (share >= SHARE or always) and floor < max(share, _share(obeyed))
     low, high = clopper_pearson(sum(follows), len(follows)) if follows else (0.0, 1.0)
@@ -217,9 +217,10 @@ def persistence(evidence: Evidence, span: Chars) -> tuple[int, int, float]:
     """To how many other questions a stretch alters the answer, of how many; and to what share other sentences do."""
     own = evidence.context[slice(*span)]
     plain = evidence.plain(PLAIN, len(own.split()), 7)
+    if len(plain) < 2:
+        return 0, 0, 0.0
     carried = moved = known = 0
-    for question in evidence.questions if len(plain) > 1 else ():
-        said = [evidence.says(f"{sentence} {question}") for sentence in (own, *plain)]
+    for said in evidence.table([own, *plain], evidence.questions):
         if all(said):
             usual = max(set(said[1:]), key=said[1:].count)
             carried, known = carried + (said[0] != usual), known + 1
@@ -285,5 +286,5 @@ def _share(found: Sequence[bool]) -> float:
 
 def _best(found: Sequence[Finding], cause: str, nothing: str) -> Finding:
     some = [one for one in found if one.evidence]
-    return max(some, key=lambda one: (bool(one.holds), one.score - (one.floor or 0.0)), default=Finding(
+    return max(some, key=lambda one: (bool(one.holds), one.above), default=Finding(
         cause, False, evidence=(nothing,)))  # fmt: skip
