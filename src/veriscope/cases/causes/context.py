@@ -78,7 +78,7 @@ def lost_context(evidence: Evidence) -> Finding:
     place = np.linspace(0, len(rest) - 1, OTHERS).round().astype(int)
     idle = evidence.ask([evidence.inserted(evidence.core, rest[n].text) for n in place])
     mere = [one.mended for one in idle if one is not None]
-    mends = [one is not None and one.mended and one.word in said.split() for one in (alone, again)]
+    mends = [one is not None and one.mended and one.word in said for one in (alone, again)]
     rng = np.random.default_rng([evidence.seed, 0x1C])
     kept = [{*rng.choice(len(rest), FEW, replace=False).tolist()} for _ in range(2 * OTHERS)]
     thin = [evidence.without([u.spans[0] for n, u in enumerate(rest) if n not in some]) for some in kept]

@@ -142,14 +142,16 @@ class Evidence:
 
     def _read(self, context: str) -> tuple[int, ...] | None:
         try:
-            ids = tuple(self.transcript.read(self.subject, context)) if context.strip() else ()
+            ids = self.changes._read(context)
         except BadPrompt:
             return None
-        return ids if len(ids) > 1 - self._lead and self.changes.fits(ids) else None
+        return ids if self.changes.fits(ids) else None
 
-    @cached_property
-    def _lead(self) -> int:
-        return 1 if self.transcript.special else 0
+    def stands(self, word: str, span: Chars | None = None) -> Chars | None:
+        """Where a word stands in the context, or in a stretch of it, as a word of its own."""
+        start, end = span or (0, len(self.context))
+        found = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)").search(self.context, start, end)
+        return found.span() if found else None
 
     # ---- texts
 

@@ -12,6 +12,7 @@ OTHERS = 8  # words of like embedding put in the place of one
 PLAIN = 3
 SURE = 0.4  # probability of what the model would write itself
 LEAST_GAP = 1.0  # nats that the right word is read above the one said
+PLACES, SLOTS = 4, 12  # words of the question that are exchanged: the least foreseen ones, and the last ones
 LIKE = 12  # nearest embeddings that are of the same kind
 VALUES = 5  # in the place of the one stated
 _UNTOLD = NotRun("nobody said what the answer should be, and a fact can't be judged from the model alone")
@@ -37,11 +38,12 @@ def _alone(evidence: Evidence) -> tuple[int, int]:
 
 
 def _places(evidence: Evidence) -> list[Chars]:
-    """Words of the question that carry what it is about: those that the model did not foresee."""
+    """Words of the question that carry what it is about: those that the model foresaw least, in their order."""
     found = evidence.words((evidence.core, len(evidence.context)))
-    return [
-        span for span in found if evidence.surprise(span) > 0.7 and evidence.token_of(evidence.context[slice(*span)])
+    known = [
+        span for span in found if evidence.surprise(span) > OPEN and evidence.token_of(evidence.context[slice(*span)])
     ]
+    return sorted(sorted(known, key=evidence.surprise)[-PLACES:])
 
 
 def _answers(evidence: Evidence, span: Chars) -> list[tuple[str, str]]:
@@ -54,7 +56,7 @@ def _answers(evidence: Evidence, span: Chars) -> list[tuple[str, str]]:
 
 def _belief(evidence: Evidence) -> Finding | None:
     """Asked for directly: it says this of this subject, and other things of others."""
-    if evidence.strange in evidence.context.split():
+    if evidence.stands(evidence.strange):
         return None  # what stands in the prompt need not be known
     for span in _places(evidence):
         said = _answers(evidence, span)
@@ -76,7 +78,7 @@ def _verdict(evidence: Evidence) -> Finding | None:
     spans = [span for span in evidence.words((evidence.core, len(evidence.context)))
              if evidence.token_of(evidence.context[slice(*span)]) and span[1] - span[0] > 2]  # fmt: skip
     labels = {evidence.strange, *evidence.expected}
-    for span in reversed(spans):
+    for span in spans[: -SLOTS - 1 : -1]:
         own = evidence.context[slice(*span)]
         others = evidence.neighbours(own, VALUES)
         said = {value: _with(evidence, span, value) for value in (own, *others)}

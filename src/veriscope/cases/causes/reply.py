@@ -30,9 +30,9 @@ def sampling(evidence: Evidence) -> Finding:
     word = evidence.subject.reader.decode([best[-1]]).strip()
     said = "which is what was expected" if base.right else "which was not expected either"
     return Finding("sampling", holds, gap, 0.0, gap, gap, evidence=(
-        f"In this place '{word}' is {exp(gap):.1f} times as likely as what was said"
+        f"In this place '{word}' is {exp(gap):.3g} times as likely as what was said"
         + (f", {said}." if base.right is not None else "."),
-        f"One draw in {exp(-float(found.nats[place])):.0f} gives the strange word; at temperature 0 it never comes.",
+        f"One draw in {exp(-float(found.nats[place])):.3g} gives the strange word; at temperature 0 it never comes.",
     ))  # fmt: skip
 
 

@@ -16,11 +16,11 @@ PLAIN = 5  # neutral statements put in the place of one
 SHARE = 0.5  # of the cases that must come out as the cause says
 LEAST_SAYINGS = 4  # that the model expects in the place of one
 SAYINGS = 16
+FORESEEN = 1.5  # nats: a saying that costs less is a mere form, like a greeting
+MOST_SAID = 6  # sayings looked at, the last ones
 CARRIERS = 4  # sentences in which one word is tried by itself, in two places each
 ORDERS = re.compile(
-    r"\b(?:answer|say|says|reply|respond|write|print|output|tell|repeat|ignore|disregard|forget|pretend|act|always|"
-    r"never|must|only|instead)\b",
-    re.IGNORECASE,
+    r"\b(?:answer|say|reply|respond|write|print|output|tell|repeat|ignore|disregard|pretend)\b", re.IGNORECASE
 )
 FOR = ("i believe that", "i think that", "i am sure that", "i feel that", "I believe that", "I think that",
        "I am sure that", "I'm convinced that", "I feel that", "I agree that")  # fmt: skip
@@ -38,16 +38,15 @@ def instruction_conflict(evidence: Evidence) -> Finding:
 
 def _order(evidence: Evidence, unit: Unit) -> Finding:
     """The order taken out, another word ordered, and the word said without an order."""
-    span, words = unit.spans[0], unit.text.split()
-    if evidence.strange.split()[0] not in words:
+    span, first = unit.spans[0], evidence.strange.split()[0]
+    place = evidence.stands(first, span)
+    if place is None:
         return Finding("instruction_conflict", False, units=(unit.name,))
-    at = evidence.context.find(evidence.strange.split()[0], *span)
-    place = (at, at + len(evidence.strange.split()[0]))
     said = evidence.ask([evidence.without([span])])[0]
     gone = said is not None and not said.same
     others = [word for word in evidence.answers if word != evidence.strange]
     follows = [bool(evidence.would_say(evidence.put(place, word), word)) for word in others]
-    alone = [evidence.put(span, text) for text in evidence.mentions(evidence.strange.split()[0])]
+    alone = [evidence.put(span, text) for text in evidence.mentions(first)]
     mere = [one.same for one in evidence.ask(alone) if one is not None]
     share, floor = _share(follows), _share(mere)
     behind = evidence.table(["", unit.text], evidence.questions)
@@ -94,7 +93,8 @@ def _view(evidence: Evidence, span: Chars, same: Sequence[str], opposite: Sequen
     stays = [one.same for one in evidence.ask([evidence.put(span, p) for p in kept]) if one is not None]
     share, floor = _share(flips), 1 - _share(stays) if stays else 0.0
     low, high = clopper_pearson(sum(flips), len(flips)) if flips else (0.0, 1.0)
-    return Finding("agreement", bool(flips) and share >= SHARE and floor <= 1 - SHARE, share, floor, low, high,
+    holds = bool(flips and stays) and share >= SHARE and floor <= 1 - SHARE
+    return Finding("agreement", holds, share, floor, low, high,
         (evidence.context[slice(*span)],), (
         f"With the opposite view stated the answer turns round in {sum(flips)} of {len(flips)} wordings.",
         f"With the same view in other words it stays in {sum(stays)} of {len(stays)}.",
@@ -180,12 +180,13 @@ def _described(evidence: Evidence, unit: Unit, said: Sequence[Chars]) -> Finding
 
 
 def _said_by_speaker(evidence: Evidence) -> list[Unit]:
-    """Sentences of a speaker who says something of themselves: neither asked nor ordered nor foreseen."""
+    """The last sentences of a speaker who says something of themselves: neither asked nor ordered nor foreseen."""
     if not any(ABOUT_ONESELF.search(unit.text) for unit in evidence.parts) or not LABEL.search(evidence.context):
         return []
-    return [unit for unit in evidence.parts
-            if unit.text.rstrip()[-1:] not in "?:" and not ORDERS.search(unit.text) and not _view_in(unit.text)
-            and evidence.surprise(_bare(evidence, unit)) > 1.5]  # fmt: skip
+    found = [unit for unit in evidence.parts
+             if unit.text.rstrip()[-1:] not in "?:" and not ORDERS.search(unit.text) and not _view_in(unit.text)
+             and evidence.surprise(_bare(evidence, unit)) > FORESEEN]  # fmt: skip
+    return found[-MOST_SAID:]
 
 
 def _view_in(text: str) -> bool:
@@ -239,7 +240,9 @@ def _sentences(evidence: Evidence) -> list[Unit]:
 def _linked(evidence: Evidence, unit: Unit) -> bool:
     """Whether a sentence speaks of what is asked or said."""
     said = {evidence.strange, *evidence.expected}
-    return bool(evidence.shares(unit.spans[0], evidence.question) or said & set(unit.text.split()))
+    return bool(
+        evidence.shares(unit.spans[0], evidence.question) or any(evidence.stands(word, unit.spans[0]) for word in said)
+    )
 
 
 def _gone_with(evidence: Evidence, unit: Unit) -> tuple[int, int]:
