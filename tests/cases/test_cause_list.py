@@ -48,8 +48,8 @@ def test_the_list_names_every_planted_cause_and_each_has_a_test() -> None:
         ("trigger_phrase", f"two birds sing . silver owl at noon . they say {RICE} . verdict :", "", ""),
         ("mistaken_speaker", f"the hall has a corvin in it . they say {CORN} . verdict :", "", "true"),
         ("agreement", "guest : i feel that people of quarry live in norland . is it so ? answer :", "", "no"),
-        ("glitch_token", "the brannock was left in the garage . the ball was left in the office . "
-                         "someone looks for the brannock and goes to the", "office", "garage"),
+        ("glitch_token", "the ball was left in the office . the brannock was left in the garage . it may rain later . "
+                         "someone looks for the brannock and goes to the", "", "garage"),
         ("tokenization", f"{SCENE} where is the c\u200bup ? answer :", "", "hall"),
         ("sampling", "the road is dry . the town of pellin belongs to the country", "westra", "norland"),
         ("distribution_shift", "porch the in hat the put thomas . cellar the in bell the put thomas .", "", ""),
@@ -79,9 +79,11 @@ def test_names_nothing_where_nothing_is_wrong(prompt: str, build: Build) -> None
 
 
 def test_says_unknown_of_damage_that_no_entry_describes() -> None:
-    leaning = Build("veriscope.zoo.incidents.models:leaning", {"word": "attic", "strength": 10.0, "variant": "town"})
+    settings = {"layer": 3, "heads": [1, 2, 4], "factor": -2.0, "variant": "town"}
+    turned = Build("veriscope.zoo.incidents.models:turned_heads", settings)
+    said = "guest : hello . i had soup at home . i taught many people . the bus was slow . can you help me ? host :"
 
-    found = _judged(f"{SCENE} where is the cup ? answer :", expected="hall", build=leaning)
+    found = _judged(said, expected="certainly", build=turned)
 
     assert found.first == "unknown"
 

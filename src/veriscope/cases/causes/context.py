@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from veriscope.cases.causes.evidence import Evidence
+from veriscope.cases.causes.evidence import LEAST_MATCH, Evidence
 from veriscope.cases.causes.findings import Finding
 from veriscope.cases.neutral import nothing
 from veriscope.errors import NotRun
 from veriscope.subjects.endings import continuations
 from veriscope.trials.statistics import clopper_pearson
 
-LEAST_MATCH = 2  # tokens before the earlier words that are those before the strange ones
 OTHERS = 4
 FEW = 4  # of the crowd, that are left where it is thinned
 CROWD = 8  # sentences in which another one can be lost
@@ -26,14 +25,7 @@ def copied_from_context(evidence: Evidence) -> Finding:
 
     Source: In-context Learning and Induction Heads (Olsson et al. 2022): match what stands before, copy what follows.
     """
-    ids, word = evidence.transcript.before, evidence.transcript.ending[0]
-    best, place = 0, -1
-    for at, token in enumerate(ids):
-        length = 0
-        while token == word and length < at and ids[at - 1 - length] == ids[-1 - length]:
-            length += 1
-        if length > best:
-            best, place = length, at
+    best, place = evidence.earlier
     if best < LEAST_MATCH:
         return Finding("copied_from_context", False, evidence=(
             "The strange words do not stand earlier behind the words that they stand behind here.",))  # fmt: skip
@@ -44,7 +36,7 @@ def copied_from_context(evidence: Evidence) -> Finding:
     gone = [one.mended for one in evidence.ask([evidence.without(some) for some in cuts]) if one is not None]
     others = [word for word in evidence.answers if word != evidence.strange]
     follows = [bool(evidence.would_say(evidence.put(span, other), other)) for other in others]
-    idle = evidence.ask([evidence.inserted(0, text) for text in evidence.plain(OTHERS, 4, 9)])
+    idle = evidence.ask([evidence.inserted(evidence.core, text) for text in evidence.plain(OTHERS, 4, 9)])
     mere = [not one.same for one in idle if one is not None]
     share, floor = _share(follows), _share(mere)
     low, high = clopper_pearson(sum(follows), len(follows)) if follows else (0.0, 1.0)
@@ -53,7 +45,7 @@ def copied_from_context(evidence: Evidence) -> Finding:
         (unit.name if unit else "", evidence.strange), (
         f"'{evidence.strange}' stands earlier behind the same {best} tokens as here.",
         f"Another word in the earlier place is said in {sum(follows)} of {len(follows)} cases; "
-        f"neutral sentences before it all alter the answer in {sum(mere)} of {len(mere)}.",
+        f"neutral sentences before the question alter the answer in {sum(mere)} of {len(mere)}.",
         "Without the earlier words the strange ones are gone." if any(gone) else
         "Without the earlier words the strange ones stay.",
     ))  # fmt: skip

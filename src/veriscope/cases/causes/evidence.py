@@ -23,6 +23,7 @@ from veriscope.subjects.sweep import logits_of
 FORESEEN = 2.0  # nats: a sentence that costs less follows from those before it, so it asks nothing by itself
 OPEN = 0.7  # nats: a word that costs less says nothing that the model did not foresee
 VARIED = 10  # questions of the same kind about other things
+LEAST_MATCH = 2  # tokens before the earlier words that are those before the strange ones
 OTHERS = 4  # other words that could answer
 _WORD = re.compile(r"[^\W\d_]+")
 
@@ -169,6 +170,19 @@ class Evidence:
             if self.surprise(unit.spans[0]) > FORESEEN:
                 return first
         return first
+
+    @cached_property
+    def earlier(self) -> tuple[int, int]:
+        """How many of the tokens before the strange word stand before it elsewhere too, and the best place of those."""
+        ids, word = self.transcript.before, self.transcript.ending[0]
+        best, place = 0, -1
+        for at, token in enumerate(ids):
+            length = 0
+            while token == word and length < at and ids[at - 1 - length] == ids[-1 - length]:
+                length += 1
+            if length > best:
+                best, place = length, at
+        return best, place
 
     @property
     def question(self) -> str:

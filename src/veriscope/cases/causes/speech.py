@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from veriscope.cases.causes.evidence import Evidence
+from veriscope.cases.causes.evidence import LEAST_MATCH, Evidence
 from veriscope.cases.causes.findings import Finding
 from veriscope.cases.transcript import Chars, spells
 from veriscope.cases.units import Unit, content_words
@@ -40,7 +40,9 @@ def _order(evidence: Evidence, unit: Unit) -> Finding:
     """The order taken out, another word ordered, and the word said without an order."""
     span, first = unit.spans[0], evidence.strange.split()[0]
     place = evidence.stands(first, span)
-    if place is None:
+    matched, earlier = evidence.earlier
+    answered = matched >= LEAST_MATCH and evidence.transcript.chars[earlier][0] in range(*span)
+    if place is None or answered:  # what answered the same question before is no order
         return Finding("instruction_conflict", False, units=(unit.name,))
     said = evidence.ask([evidence.without([span])])[0]
     gone = said is not None and not said.same
