@@ -90,14 +90,16 @@ def _verdict(evidence: Evidence) -> Finding | None:
             rest = [verdict for value, verdict in said.items() if value != held]
             apart = sum(verdict != said[held] for verdict in rest)
             fits = held == own or said[held] != evidence.strange
+            least = 0.6
             how = f"The model itself would write '{held}' there (probability {sure:.2f})"
         elif sure < SURE and evidence.surprise(span) > OPEN:
             rest, held, fits = [said[value] for value in others], own, True
             apart = sum(verdict != evidence.strange for verdict in rest)
+            least = 0.8  # no second witness: it must be told apart from nearly all others
             how = f"The model singles out '{held}'"
         else:
             continue
-        if fits and apart >= 0.6 * len(rest):
+        if fits and apart >= least * len(rest):
             low, high = clopper_pearson(apart, len(rest))
             return Finding("wrong_fact", True, apart / len(rest), 0.5, low, high, (held,), (
                 f"{how}, and gives it the verdict '{said[held]}', and {apart} of {len(rest)} other values another one.",
