@@ -238,9 +238,12 @@ def zoo() -> None:
 
 @app.command()
 def exam(
-    only: Annotated[str, typer.Option(help="claim types: C1, or C2,C3; all by default")] = "",
+    only: Annotated[str, typer.Option(help="claim types: C1, or C2,C3; all by default; or cases: the cause list")] = "",
     bed: Annotated[str, typer.Option(help="bed of the zoo, all of them, or the import path of your own")] = "all",
-    count: Annotated[int, typer.Option(help="claims of each grade of a type, shared among its kinds", min=1)] = 60,
+    count: Annotated[
+        int | None,
+        typer.Option(help="claims of each grade, shared among its kinds: 60 by default; of each cause: 30", min=1),
+    ] = None,
     each_kind: Annotated[bool, typer.Option("--each-kind", help="as many claims of every kind")] = False,
     seed: Annotated[int, typer.Option(help="first seed of the beds", min=0)] = 0,
     grade: Annotated[str, typer.Option(help="only this grade: F0 to F3, T0, T1x0.5 to T1x4, T2")] = "",
@@ -264,6 +267,9 @@ def exam(
     from veriscope.trials.rates import exam_results
 
     aside = Console(stderr=True, highlight=False, soft_wrap=True)
+    if only.strip() == "cases":
+        return _exam_of_cases(count or 30, seed, processes, keep, results, as_json)
+    count = count or 60
     types = beds.known(tuple(name.strip() for name in only.split(",")) if only else beds.TYPES)
     if write_docs:
         return console.print("wrote", *pages.write(Path(), exam_results()), highlight=False, soft_wrap=True)
@@ -307,6 +313,19 @@ def _exam_of_methods(
     if results is not None:
         record_methods(results, found, time.strftime("%Y-%m-%d"))
     print(json.dumps(to_plain(found))) if as_json else console.print(method_table(found))
+
+
+def _exam_of_cases(
+    count: int, seed: int, processes: int | None, keep: Path | None, results: Path | None, as_json: bool
+) -> None:
+    from veriscope.cases import exam as cases
+    from veriscope.cases.exam_table import case_table
+
+    with _exam_bar() as told:
+        outcomes = cases.examine(count=count, seed=seed, processes=processes, keep=keep, told=told)
+    if results is not None:
+        cases.record(results, outcomes, seed, time.strftime("%Y-%m-%d"))
+    print(json.dumps(cases.rows(outcomes))) if as_json else console.print(case_table(cases.rows(outcomes)))
 
 
 @contextmanager

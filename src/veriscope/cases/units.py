@@ -15,6 +15,7 @@ from veriscope.cases.transcript import Chars, Transcript
 Kind = Literal["sentence", "system", "turn", "object", "view"]
 PARTS: tuple[Kind, ...] = ("sentence", "system")  # part the context between them; the other kinds overlap with these
 MOST_OBJECTS = 6
+_APART = re.compile(r".+?(?:\w\s\.(?=\s)|$)")  # a full stop that stands alone ends a sentence, also behind "no"
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _VIEW = re.compile(
     r"\b(?:i|we)(?:'m| am| are)?(?:\s+\w+){0,2}?\s+(?:think|believe|feel|guess|suppose|suspect|assume|reckon|doubt|"
@@ -71,10 +72,11 @@ def sentences(text: str) -> list[Chars]:
     out = []
     for line in re.finditer(r"[^\n]+", text):
         for found in sentencex.get_sentence_boundaries("en", line.group()):
-            words = found["text"]
-            start = line.start() + found["start_index"] + len(words) - len(words.lstrip())
-            if words.strip():
-                out.append((start, start + len(words.strip())))
+            for piece in _APART.finditer(found["text"]):
+                words, start = piece.group(), line.start() + found["start_index"] + piece.start()
+                start += len(words) - len(words.lstrip())
+                if words.strip():
+                    out.append((start, start + len(words.strip())))
     return out
 
 

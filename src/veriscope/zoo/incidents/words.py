@@ -124,7 +124,7 @@ def distribution_shift(rng: random.Random, seed: int) -> Candidate:
 def _reordered(rng: random.Random, row: grammar.Row) -> str:
     f = row.factors
     if row.skill == "fact":
-        forms = ("{x} : which {r} ? answer :", "who knows the {r} of {x} ? answer :", "{r} ? {x} ? answer :")
+        forms = ("{x} : which {r} ? answer :", "someone asks the {r} of {x} ? answer :", "{r} ? {x} ? answer :")
         return " ".join(
             [*(w.FILLERS[i] for i in f["opening"]), rng.choice(forms).format(r=f["relation"], x=f["subject"])]
         )

@@ -1,0 +1,116 @@
+"""Causes that lie in the context as a whole: copied from it, lost in it, or unlike any text that was learned."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from veriscope.cases.causes.evidence import LEAST_MATCH, Evidence
+from veriscope.cases.causes.findings import Finding
+from veriscope.cases.neutral import nothing
+from veriscope.errors import NotRun
+from veriscope.subjects.endings import continuations
+from veriscope.trials.statistics import clopper_pearson
+
+OTHERS = 4
+FEW = 4  # of the crowd, that are left where it is thinned
+CROWD = 8  # sentences in which another one can be lost
+TEXTS = 48  # that the model draws, to learn what it takes for usual
+LONGEST = 60  # tokens of each
+USUAL = 0.95
+UNFORESEEN, MOSTLY = 4.0, 0.5  # nats of a token, and share of such tokens in a prompt that is odd all over
+
+
+def copied_from_context(evidence: Evidence) -> Finding:
+    """The same words stood behind the same words before, and what stood there is said again.
+
+    Source: In-context Learning and Induction Heads (Olsson et al. 2022): match what stands before, copy what follows.
+    """
+    best, place = evidence.earlier
+    if best < LEAST_MATCH:
+        return Finding("copied_from_context", False, evidence=(
+            "The strange words do not stand earlier behind the words that they stand behind here.",))  # fmt: skip
+    span = evidence.transcript.chars[place]
+    first = evidence.transcript.chars[place - best][0]
+    unit = next((u for u in evidence.parts if u.spans[0][0] <= span[0] < u.spans[0][1]), None)
+    cuts = [[span], [(first, span[1])], *([[*unit.spans]] if unit else [])]
+    gone = [one.mended for one in evidence.ask([evidence.without(some) for some in cuts]) if one is not None]
+    others = [word for word in evidence.answers if word != evidence.strange]
+    follows = [bool(evidence.would_say(evidence.put(span, other), other)) for other in others]
+    idle = evidence.ask([evidence.inserted(evidence.core, text) for text in evidence.plain(OTHERS, 4, 9)])
+    mere = [not one.same for one in idle if one is not None]
+    share, floor = _share(follows), _share(mere)
+    low, high = clopper_pearson(sum(follows), len(follows)) if follows else (0.0, 1.0)
+    holds = any(gone) and share >= 0.5 and floor < share
+    return Finding("copied_from_context", holds, share, floor, low, high,
+        (unit.name if unit else "", evidence.strange), (
+        f"'{evidence.strange}' stands earlier behind the same {best} tokens as here.",
+        f"Another word in the earlier place is said in {sum(follows)} of {len(follows)} cases; "
+        f"neutral sentences before the question alter the answer in {sum(mere)} of {len(mere)}.",
+        "Without the earlier words the strange ones are gone." if any(gone) else
+        "Without the earlier words the strange ones stay.",
+    ))  # fmt: skip
+
+
+def lost_context(evidence: Evidence) -> Finding:
+    """The sentence that answers stands there, but is lost in a crowd: alone, or said again at the end, it is used.
+
+    Source: Lost in the Middle (Liu et al. 2023).
+    """
+    if len(evidence.beside) < CROWD:
+        return Finding("lost_context", False, evidence=(
+            f"Only {len(evidence.beside)} sentences stand before the question: no crowd to be lost in.",))  # fmt: skip
+    units = evidence.beside
+    needed = [unit for unit in units if evidence.shares(unit.spans[0], evidence.question)]
+    if not needed or len(needed) > len(units) / 2:
+        return Finding("lost_context", False, evidence=("No single sentence of the context speaks of the question.",))
+    rest = [unit for unit in units if unit not in needed]
+    said = " ".join(unit.text for unit in needed)
+    alone = evidence.ask([f"{said} {evidence.question}"])[0]
+    again = evidence.ask([evidence.inserted(evidence.core, said)])[0]
+    place = np.linspace(0, len(rest) - 1, OTHERS).round().astype(int)
+    idle = evidence.ask([evidence.inserted(evidence.core, rest[n].text) for n in place])
+    mere = [one.mended for one in idle if one is not None]
+    mends = [one is not None and one.mended and one.word in said for one in (alone, again)]
+    rng = np.random.default_rng([evidence.seed, 0x1C])
+    kept = [{*rng.choice(len(rest), FEW, replace=False).tolist()} for _ in range(2 * OTHERS)]
+    thin = [evidence.without([u.spans[0] for n, u in enumerate(rest) if n not in some]) for some in kept]
+    few, m = evidence.mended(thin)
+    share, floor = few / max(m, 1), _share(mere)
+    low, high = clopper_pearson(few, m) if m else (0.0, 1.0)
+    return Finding("lost_context", all(mends) and share >= 0.6, share, floor, low, high,
+        tuple(unit.name for unit in needed), (
+        f"'{said}' answers the question. Alone before it the answer is '{alone.word if alone else ''}', "
+        f"said again at the end '{again.word if again else ''}'.",
+        f"Another sentence said again at the end mends it in {sum(mere)} of {len(mere)} cases.",
+        f"With {FEW} of the other sentences left it is answered rightly in {few} of {m} cases.",
+        f"{len(units)} sentences stand before the question.",
+    ))  # fmt: skip
+
+
+def distribution_shift(evidence: Evidence) -> Finding:
+    """The prompt is unlike what the model learned: it costs more nats a token than the model's own texts do."""
+    nats = -evidence.token_nats[1:]
+    if len(nats) < 3:
+        return Finding("distribution_shift", NotRun("the prompt is too short to say how usual it is"))
+    usual = _usual(evidence, len(nats))
+    if not len(usual):
+        return Finding("distribution_shift", NotRun("the model draws no text to compare with"))
+    mine, floor = float(nats.mean()), float(np.quantile(usual, USUAL))
+    odd = float((nats > UNFORESEEN).mean())
+    return Finding("distribution_shift", mine > floor and odd >= MOSTLY, mine, floor, mine, mine, evidence=(
+        f"{odd:.0%} of its tokens have a probability below {np.exp(-UNFORESEEN):.0%} (limit {MOSTLY:.0%}): "
+        + ("it is odd all over." if odd >= MOSTLY else "no more than an odd sentence would."),
+        f"The prompt costs {mine:.2f} nats a token; {USUAL:.0%} of {len(usual)} beginnings of texts that it draws "
+        f"itself cost less than {floor:.2f}.",))  # fmt: skip
+
+
+def _usual(evidence: Evidence, size: int) -> np.ndarray:
+    """Mean nats a token of texts that the model draws with nothing before them, as long as the prompt (60 at most)."""
+    start = nothing(evidence.subject)
+    drawn, _ = continuations(evidence.subject, [start], tokens=min(size + 1, LONGEST), draws=TEXTS, seed=evidence.seed)
+    texts = [([*start, *ids[:1]], ids[1:]) for ids in drawn[0][1:] if len(ids) > 3]
+    return np.array([-float(found.nats.double().mean()) for found in evidence.changes.endings.run(texts)])
+
+
+def _share(found: list[bool]) -> float:
+    return sum(found) / len(found) if found else 0.0
