@@ -90,6 +90,7 @@ class Log:
         form: "chat" is read through the tokenizer's chat template where it has one; "prompt" is continued as it is.
         source: Path of the file; empty for a log made in memory.
         marked: The words that the file itself calls strange ("strange": text or [turn, start, end]), if it does.
+        model: What the file calls the model that spoke ("model"), as it stands there; nothing is opened for it here.
         notes: What was left out in reading it (pictures, tool calls), one sentence each.
     """
 
@@ -98,6 +99,7 @@ class Log:
     form: Literal["chat", "prompt"] = "chat"
     source: str = ""
     marked: Mark | None = None
+    model: str | Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -164,7 +166,9 @@ def log_of(entry: Mapping[str, Any], name: str = "log", source: str = "") -> Log
     else:
         keys = ", ".join(map(str, list(entry)[:8])) or "none"
         raise BadLog(source, f"it has neither messages, conversations, nor prompt and completion (its keys: {keys})")
-    log = Log(name, tuple(turns), form, marked=_mark(entry.get("strange"), source), notes=tuple(dict.fromkeys(notes)))
+    model = entry.get("model") if isinstance(entry.get("model"), str | Mapping) else None
+    marked = _mark(entry.get("strange"), source)
+    log = Log(name, tuple(turns), form, marked=marked, model=model, notes=tuple(dict.fromkeys(notes)))
     if not any(turn.role == "assistant" and turn.text.strip() for turn in log.turns):
         raise NoAssistant(log)
     return log
