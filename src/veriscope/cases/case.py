@@ -207,6 +207,11 @@ def _engine(changes: Changes, options: Options, told: Told) -> _Engine:
 # ---- what is kept
 
 
+def home() -> Path:
+    """Where finished parts are kept unless a folder is named: the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "veriscope-cases"
+
+
 def _key(changes: Changes, options: Options) -> str:
     """Hash of all that a case hangs on."""
     seen = changes.transcript

@@ -65,5 +65,7 @@ def _built(make: str, settings: str, log: Log) -> Subject:
         try:
             _kept[make, settings] = builder(**json.loads(settings))
         except (TypeError, ValueError, KeyError) as error:
-            raise UserError(f"{log.name} names the model {make} with settings that it can't be made of: {error}.") from error
+            raise UserError(
+                f"{log.name} names the model {make} with settings that it can't be made of: {error}."
+            ) from error
     return _kept[make, settings]

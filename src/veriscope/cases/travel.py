@@ -68,9 +68,7 @@ def travel(flow: FlowMap, units: Sequence[Unit]) -> Travel:
     answer = (flow.moved / flow.floor.clamp_min(1e-9))[..., slice(*flow.target)].nanmean(-1)
     times = tuple(
         tuple(
-            tuple(
-                (*map(_short, over[u, p, b].tolist()), _short(float(answer[u, p, b]))) for b in range(over.shape[2])
-            )
+            tuple((*map(_short, over[u, p, b].tolist()), _short(float(answer[u, p, b]))) for b in range(over.shape[2]))
             for p in range(over.shape[1])
         )
         for u in range(over.shape[0])
