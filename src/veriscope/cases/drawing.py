@@ -46,7 +46,7 @@ def conversation(case: Case) -> Html:
 
 def _turn(case: Case, number: int, removals: Mapping[str, Effect], most: float) -> Html:
     seen, turn = case.transcript, case.log.turns[number]
-    chars = seen.turns[number]
+    chars = seen.turns[number] if number < len(seen.turns) else None
     if chars is None:
         gone = "cut: it did not fit into the context" if number < seen.strange.turn else "said afterwards"
         who = [given(turn.role), el("span", gone, class_="under")]
