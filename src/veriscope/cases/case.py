@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pkgutil
 import time
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +32,8 @@ from veriscope.exam.code import code_hash
 from veriscope.subjects import Subject
 
 Told = Callable[[str], None]
-STEPS = ("outside causes", "contributions", "cruxes", "flow")
+STEPS = ("outside causes", "contributions", "cruxes", "flow", "causes", "repairs")
+MOST_REPAIRED = 2  # causes whose repairs are tried, most likely first
 T = TypeVar("T")
 
 
@@ -42,12 +45,16 @@ class Options:
         template: How turns become one text: "auto", "chat" or "plain", as in `transcript`.
         depth: How much is run for outside causes.
         shapley_passes: Most that contributions may cost, in whole passes of the context.
+        expected: What should have been said in the place of the strange words; empty takes what the log says.
+        repair: Whether repairs are tried.
         seed: Of everything that is drawn.
     """
 
     template: Literal["auto", "chat", "plain"] = "auto"
     depth: Depth = Depth()
     shapley_passes: float = 16.0
+    expected: tuple[str, ...] = ()
+    repair: bool = True
     seed: int = 0
 
 
@@ -86,6 +93,9 @@ class Case:
         shapley: What each sentence contributes.
         cruxes: Smallest sets whose change flips the answer.
         flow: How changes travel through the network.
+        diagnosis: What the cause list says (`veriscope.cases.causes.Diagnosis`).
+        repairs: What each named cause suggests, tried (`veriscope.cases.repair.Repair`).
+        expected: What should have been said, if anybody said so.
         seed: Of everything drawn.
         seconds: What it took when it was worked.
     """
@@ -95,6 +105,9 @@ class Case:
     shapley: Shapley | NotRun
     cruxes: Cruxes | NotRun
     flow: Travel | NotRun
+    diagnosis: Any
+    repairs: Any
+    expected: tuple[str, ...]
     seed: int
     seconds: float
 
@@ -121,7 +134,6 @@ class _Engine:
     shapley: Shapley | NotRun
     cruxes: Cruxes | NotRun
     flow: Travel | NotRun
-    seconds: float
 
 
 def begin(log: Log, subject: Subject, strange: Mark | None = None, options: Options = Options()) -> Changes:
@@ -181,17 +193,20 @@ def finish(
     changes: Changes, options: Options = Options(), *, keep: Path | None = None, told: Told = lambda step: None
 ) -> Case:
     """Work a case that was begun; arguments as in `work`."""
-    subject = changes.subject
+    subject, expected = changes.subject, options.expected or changes.transcript.log.expected
     kept = _Kept(keep, _key(changes, options) if keep is not None else "")
     engine = kept.get("outside", _Engine, lambda: _engine(changes, options, told))
+    diagnosis = _diagnosed(kept, changes, expected, options.seed, told)
+    repairs = _repaired(kept, changes, diagnosis, expected, options, told)
     model = Model(subject.name, subject.hash, subject.n_parameters, subject.n_blocks)
     return Case(
-        model, engine.outside, engine.shapley, engine.cruxes, engine.flow, options.seed, engine.seconds,
+        model, engine.outside, engine.shapley, engine.cruxes, engine.flow, diagnosis, repairs, expected, options.seed,
+        kept.seconds,
     )  # fmt: skip
 
 
 def _engine(changes: Changes, options: Options, told: Told) -> _Engine:
-    begun, flow = time.perf_counter(), Flow(changes)
+    flow = Flow(changes)
     told("outside causes")
     causes = outside(changes, depth=options.depth, recorder=flow, seed=options.seed)
     told("contributions")
@@ -201,7 +216,50 @@ def _engine(changes: Changes, options: Options, told: Told) -> _Engine:
     told("flow")
     drawn = flow.map(causes) if causes.units else NotRun("the context has no unit to take out")
     short = drawn if isinstance(drawn, NotRun) else travel(drawn, causes.units)
-    return _Engine(causes, shares, sets, short, time.perf_counter() - begun)
+    return _Engine(causes, shares, sets, short)
+
+
+def _diagnosed(kept: _Kept, changes: Changes, expected: tuple[str, ...], seed: int, told: Told) -> Any:
+    """What the cause list says."""
+    judge = _part("veriscope.cases.causes:judge")
+    if isinstance(judge, NotRun):
+        return judge
+    told("causes")
+    kind = typing.get_type_hints(judge)["return"]
+    return kept.get("causes", kind, lambda: judge(changes, expected=expected, seed=seed))
+
+
+def _repaired(
+    kept: _Kept, changes: Changes, diagnosis: Any, expected: tuple[str, ...], options: Options, told: Told
+) -> Any:
+    """What each named cause suggests, tried; the best prompt edit where none is named."""
+    repairs = _part("veriscope.cases.repair:repairs")
+    if isinstance(repairs, NotRun) or isinstance(diagnosis, NotRun) or not options.repair:
+        return NotRun("not wanted") if not options.repair else repairs or diagnosis
+    if diagnosis.word == "clean":
+        return NotRun("nothing wrong was found, so there is nothing to repair")
+    told("repairs")
+
+    def tried() -> Any:
+        out: list[Any] = []
+        for cause in diagnosis.causes[:MOST_REPAIRED] or ("unknown",):
+            suspects = [n for one in diagnosis.findings if one.cause == cause for n in one.units if n in changes.units]
+            answer = expected[0] if expected else None
+            out += repairs(
+                cause, changes, suspects=suspects, expected=answer, spent=diagnosis.passes, seed=options.seed
+            )
+        return tuple(out)
+
+    kind = typing.get_type_hints(repairs)["return"]
+    return kept.get("repairs", kind, tried)
+
+
+def _part(path: str) -> Any:
+    """A public function of this package by its path, or why there is none."""
+    try:
+        return pkgutil.resolve_name(path)
+    except (ImportError, AttributeError):
+        return NotRun(f"this version of veriscope has no {path}")
 
 
 # ---- what is kept
@@ -220,24 +278,30 @@ def _key(changes: Changes, options: Options) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-@dataclass(frozen=True)
 class _Kept:
-    """Finished parts of one case, a file each."""
+    """Finished parts of one case, a file each, and the seconds that they took when they were made."""
 
-    folder: Path | None
-    key: str
+    def __init__(self, folder: Path | None, key: str) -> None:
+        self.folder, self.key, self.seconds = folder, key, 0.0
 
-    def get(self, part: str, kind: type[T], make: Callable[[], T]) -> T:
+    def get(self, part: str, kind: Any, make: Callable[[], T]) -> T:
         """The part as it was kept, else made and kept; a file that can't be read counts as not there."""
-        if self.folder is None:
-            return make()
-        path = self.folder / self.key / f"{part}.json"
-        try:
-            found: Any = made(kind, json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, KeyError):
-            found = make()
-            put(path, json.dumps(plain(found)))
-        return found  # type: ignore[no-any-return]
+        path = self.folder / self.key / f"{part}.json" if self.folder is not None else None
+        if path is not None:
+            try:
+                held = json.loads(path.read_text(encoding="utf-8"))
+                found: T = made(kind, held["value"])
+                self.seconds += held["seconds"]
+                return found
+            except (OSError, ValueError, TypeError, KeyError):
+                pass
+        begun = time.perf_counter()
+        found = make()
+        took = time.perf_counter() - begun
+        self.seconds += took
+        if path is not None:
+            put(path, json.dumps({"seconds": took, "value": plain(found)}))
+        return found
 
 
 def put(path: Path, text: str) -> None:

@@ -9,7 +9,7 @@ from veriscope.cases.case import Case
 from veriscope.cases.outside import Effect
 from veriscope.cases.travel import ANSWER, Travel
 from veriscope.cases.units import PARTS, Unit
-from veriscope.cases.words import closing, shortened
+from veriscope.cases.words import cause_in_words, closing, named_units, shortened
 from veriscope.errors import NotRun
 from veriscope.report.figures import Axis, interval, plot, scale, upright
 from veriscope.report.markup import Html, el, given
@@ -63,21 +63,22 @@ def _turn(case: Case, number: int, removals: Mapping[str, Effect], most: float) 
 
 def _marked(case: Case, start: int, stop: int, removals: Mapping[str, Effect], most: float) -> list[Html]:
     """The words of one turn with its sentences marked."""
-    out, at, text = [], start, case.transcript.text
+    out, at, text, blamed = [], start, case.transcript.text, named_units(case)
     for unit in case.outside.units:
         a, b = unit.spans[0]
         if unit.kind not in PARTS or a < at or b > stop:
             continue
-        out += [given(text[at:a]), _unit(unit, removals.get(unit.name), most)]
+        out += [given(text[at:a]), _unit(unit, removals.get(unit.name), most, blamed)]
         at = b
     return [*out, given(text[at:stop])]
 
 
-def _unit(unit: Unit, one: Effect | None, most: float) -> Html:
+def _unit(unit: Unit, one: Effect | None, most: float, blamed: Mapping[str, list[str]]) -> Html:
     kind = way(one)
-    if kind == "within" or one is None:
+    if (kind == "within" and unit.name not in blamed) or one is None:
         return el("span", given(unit.text), class_="unit", title=unit.name)
-    tag = el("span", f"{unit.name} {number(one.nats)}", class_="tag")
+    named = "".join(f" · {cause_in_words(cause)}" for cause in blamed.get(unit.name, ()))
+    tag = el("span", f"{unit.name} {number(one.nats)}{named}", class_="tag")
     share = min(1.0, abs(one.nats) / most)
     return el("span", tag, given(unit.text), class_=f"unit {kind}", style=f"--w:{share:.2f}", title="nats")
 

@@ -172,7 +172,9 @@ def log_of(entry: Mapping[str, Any], name: str = "log", source: str = "") -> Log
     model = entry.get("model") if isinstance(entry.get("model"), str | Mapping) else None
     marked = _mark(entry.get("strange"), source)
     expected = _expected(entry.get("expected"), source)
-    log = Log(name, tuple(turns), form, marked=marked, expected=expected, model=model, notes=tuple(dict.fromkeys(notes)))
+    log = Log(
+        name, tuple(turns), form, marked=marked, expected=expected, model=model, notes=tuple(dict.fromkeys(notes))
+    )
     if not any(turn.role == "assistant" and turn.text.strip() for turn in log.turns):
         raise NoAssistant(log)
     return log

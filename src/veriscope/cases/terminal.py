@@ -10,7 +10,8 @@ from rich.text import Text
 
 from veriscope.cases.case import Case
 from veriscope.cases.many import Ready
-from veriscope.cases.words import facts, headline, untested
+from veriscope.cases.words import cause_in_words, facts, headline, leading, untested
+from veriscope.errors import NotRun
 from veriscope.report.text import clean
 
 WIDTH = 100
@@ -19,6 +20,8 @@ WIDTH = 100
 def short(case: Case) -> str:
     """The page in short, as lines of at most 100 columns."""
     lines = [*_wrapped(headline(case), ""), ""]
+    lines += [line for text in leading(case) for line in _wrapped(text, "  ")]
+    lines += [*_evidence(case), ""]
     for key, value in facts(case):
         lines += _wrapped(value, f"  {key:<24}")
     left = untested(case)
@@ -26,6 +29,20 @@ def short(case: Case) -> str:
         lines += ["", "  not tested"]
         lines += [line for text in left for line in _wrapped(text, "  - ")]
     return "\n".join([*lines, ""])
+
+
+def _evidence(case: Case) -> list[str]:
+    """What the tests of the named causes found, beside their controls, and each repair in a line."""
+    out: list[str] = []
+    if not isinstance(case.diagnosis, NotRun):
+        for one in case.diagnosis.findings:
+            if one.cause in case.diagnosis.causes:
+                out += ["", f"  {cause_in_words(one.cause)}"]
+                out += [line for text in one.evidence for line in _wrapped(text, "  - ")]
+    if not isinstance(case.repairs, NotRun):
+        out += ["", "  repairs"]
+        out += [line for one in case.repairs for line in _wrapped(f"{one.verdict}: {one.what}. {one.sentence}", "  - ")]
+    return out
 
 
 def plan_table(ready: Sequence[Ready]) -> Table:

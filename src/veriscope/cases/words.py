@@ -12,6 +12,7 @@ from veriscope.report.text import TOY, number
 from veriscope.trials.trial import TOY_PARAMETERS
 
 SHOWN = 70  # characters of a unit's words in a line of text
+FAR = -7.0  # nats a token: less likely than 1 in 1,000, each
 
 
 def headline(case: Case) -> str:
@@ -20,13 +21,69 @@ def headline(case: Case) -> str:
 
 
 def _answer(case: Case) -> str:
-    found = strongest(case)
+    found, said = case.diagnosis, f"“{shortened(case.strange)}”"
+    if isinstance(found, NotRun):
+        return f"Not named: {found.reason}"
+    if found.sentence:
+        return str(found.sentence)
+    if found.word == "clean":
+        return f"Nothing wrong was found with {said}"
+    if not found.causes:
+        return f"Unknown: no cause of the list explains {said}"
+    names = " or ".join(
+        map(cause_in_words, found.causes[:2] if found.word == "indistinguishable" else found.causes[:1])
+    )
+    return f"{names[0].upper()}{names[1:]} made it say {said}"
+
+
+def cause_in_words(name: str) -> str:
+    """The name of a cause as a reader meets it."""
+    return name.replace("_", " ")
+
+
+def named_units(case: Case) -> dict[str, list[str]]:
+    """Units that a named cause rests on, with the causes."""
+    out: dict[str, list[str]] = {}
+    if isinstance(case.diagnosis, NotRun):
+        return out
+    for one in case.diagnosis.findings:
+        for unit in one.units if one.cause in case.diagnosis.causes else ():
+            out.setdefault(unit, []).append(one.cause)
+    return out
+
+
+def leading(case: Case) -> list[str]:
+    """What stands behind the answer, in a few sentences."""
+    return [text for text in (_outside_in_words(case), _repair_in_words(case)) if text]
+
+
+def _outside_in_words(case: Case) -> str:
     said = f"“{shortened(case.strange)}”"
+    if far_from_said(case):
+        return (
+            f"{case.model.name} would hardly have said {said} at all ({chance(case.outside.nats)}): what another model, "
+            f"or a person, said can have causes that this one does not show."
+        )
+    found = strongest(case)
     if found is None:
-        return f"Nothing that was taken out of the log moves {said} further than irrelevant edits do"
+        return f"Nothing that was taken out of the log moves {said} further than irrelevant edits do."
     unit = case.outside.unit(found.units[0])
-    what = "brings about" if found.nats < 0 else "holds back"
-    return f"“{shortened(unit.text)}” ({unit.name}) {what} {said}"
+    what = "brings it about" if found.nats < 0 else "holds it back"
+    before, after = chance(case.outside.nats), chance(case.outside.nats + found.nats)
+    moved = f"without it the probability goes from {before} to {after}"
+    return f"In the log “{shortened(unit.text)}” ({unit.name}) {what}: {moved}."
+
+
+def far_from_said(case: Case) -> bool:
+    """Whether the model at hand would say the strange words so rarely that they are hardly its own."""
+    return not case.outside.holds and case.outside.nats < FAR * len(case.outside.token_nats)
+
+
+def _repair_in_words(case: Case) -> str:
+    if isinstance(case.repairs, NotRun):
+        return ""
+    best = case.repairs[0]
+    return f"Best repair tried: {best.what}. {best.sentence}"
 
 
 def strongest(case: Case) -> Effect | None:
@@ -60,6 +117,8 @@ def facts(case: Case) -> list[tuple[str, str]]:
         out.append(("strongest outside cause", effect_in_words(case, best)))
     if not isinstance(case.cruxes, NotRun):
         out.append(("cruxes", crux_in_words(case)))
+    if case.expected:
+        out.insert(1, ("expected instead", " or ".join(f"“{one}”" for one in case.expected)))
     return out
 
 
@@ -75,9 +134,10 @@ def _expected(case: Case) -> str:
 
 def chance(nats: float) -> str:
     """A probability from its logarithm, also one that no float holds."""
-    if nats > math.log(1e-4):
+    if nats > math.log(1e-3):
         return number(math.exp(min(nats, 0.0)))
-    return f"1e−{math.ceil(-nats / math.log(10))}"
+    power = math.floor(nats / math.log(10))
+    return f"{number(math.exp(nats - power * math.log(10)), 0)}e−{-power}"
 
 
 def effect_in_words(case: Case, one: Effect) -> str:
@@ -104,6 +164,7 @@ def untested(case: Case) -> list[str]:
     """What was not tested, and why."""
     parts = {
         "contributions": case.shapley, "cruxes": case.cruxes, "flow through the network": case.flow,
+        "the cause list": case.diagnosis, "repairs": case.repairs,
     }  # fmt: skip
     out = [f"{name[0].upper()}{name[1:]}: {part.reason}." for name, part in parts.items() if isinstance(part, NotRun)]
     out += case.outside.notes
@@ -112,6 +173,9 @@ def untested(case: Case) -> list[str]:
     for part in (case.cruxes, case.flow):
         if not isinstance(part, NotRun):
             out += part.notes
+    if not isinstance(case.diagnosis, NotRun):
+        some = [one for one in case.diagnosis.findings if isinstance(one.holds, NotRun)]
+        out += [f"{cause_in_words(one.cause)}: {one.holds.reason}." for one in some]
     known = {one.name: one for one in case.outside.units}
     no_floor = [one.units[0] for one in case.outside.effects if one.how == "removal" and isinstance(one.floor, NotRun)]
     if no_floor:
