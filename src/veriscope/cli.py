@@ -355,6 +355,8 @@ def case_(
     out: Annotated[Path, typer.Option(help="folder of the pages")] = Path("veriscope-cases"),
     as_json: Annotated[bool, typer.Option("--json", help="one list of cases, and no pages")] = False,
     template: Annotated[str, typer.Option(help="auto, chat (insist on the tokenizer's template) or plain")] = "auto",
+    expected: Annotated[str | None, typer.Option(help="what should have been said; else what the log says")] = None,
+    repair: Annotated[bool, typer.Option("--repair/--no-repair", help="try the repairs of the causes named")] = True,
     keep: Annotated[Path | None, typer.Option(help="folder of finished parts; the user's cache by default")] = None,
     seed: Annotated[int, typer.Option(help="of everything that is drawn", min=0)] = 0,
 ) -> None:
@@ -367,7 +369,8 @@ def case_(
     if template not in ("auto", "chat", "plain"):
         raise UserError(f"There is no template '{template}'. Give --template auto, chat or plain.")
     aside = Console(stderr=True, highlight=False, soft_wrap=True)
-    options = Options(template=template, seed=seed)  # type: ignore[arg-type]
+    wanted = (expected,) if expected else ()
+    options = Options(template=template, expected=wanted, repair=repair, seed=seed)  # type: ignore[arg-type]
     logs, failed = gather(files)
     with aside.status("opening the model, reading the logs"):
         ready = prepare(logs, model, span, options)

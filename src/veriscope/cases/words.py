@@ -61,8 +61,8 @@ def _outside_in_words(case: Case) -> str:
     said = f"“{shortened(case.strange)}”"
     if far_from_said(case):
         return (
-            f"{case.model.name} would hardly have said {said} at all ({chance(case.outside.nats)}): what another model, "
-            f"or a person, said can have causes that this one does not show."
+            f"{case.model.name} would hardly have said {said} at all ({chance(case.outside.nats)}). What another "
+            f"model, or a person, said can have causes that this one does not show."
         )
     found = strongest(case)
     if found is None:
