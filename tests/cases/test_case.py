@@ -21,7 +21,7 @@ from veriscope.cases.words import headline, strongest, untested
 from veriscope.errors import NotRun, UserError
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "cases"
-QUICK = Options(repair=False, depth=Depth(floor=4, strongest=3, shown=1, draws=2, tokens=3), shapley_passes=4)
+QUICK = Options(repair=False, depth=Depth(floor=4, strongest=3, shown=1, draws=2, tokens=3), shapley_passes=4.0)
 
 
 def example(name: str) -> Log:
