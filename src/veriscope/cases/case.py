@@ -66,6 +66,7 @@ class Model:
     hash: str
     parameters: int
     blocks: int
+    vocabulary: int
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,7 @@ def finish(
     engine = kept.get("outside", _Engine, lambda: _engine(changes, options, told))
     diagnosis = _diagnosed(kept, changes, expected, options.seed, told)
     repairs = _repaired(kept, changes, diagnosis, expected, options, told)
-    model = Model(subject.name, subject.hash, subject.n_parameters, subject.n_blocks)
+    model = Model(subject.name, subject.hash, subject.n_parameters, subject.n_blocks, subject.vocab_size or 1)
     return Case(
         model, engine.outside, engine.shapley, engine.cruxes, engine.flow, diagnosis, repairs, expected, options.seed,
         kept.seconds,

@@ -12,7 +12,8 @@ from veriscope.report.text import TOY, number
 from veriscope.trials.trial import TOY_PARAMETERS
 
 SHOWN = 70  # characters of a unit's words in a line of text
-FAR = -7.0  # nats a token: less likely than 1 in 1,000, each
+FAR_SHARE = 0.6  # of the nats a token that a word drawn from the whole vocabulary costs
+FAR = 14.0  # nats in all: less likely than one in a million, so no draw explains it
 
 
 def headline(case: Case) -> str:
@@ -76,7 +77,9 @@ def _outside_in_words(case: Case) -> str:
 
 def far_from_said(case: Case) -> bool:
     """Whether the model at hand would say the strange words so rarely that they are hardly its own."""
-    return not case.outside.holds and case.outside.nats < FAR * len(case.outside.token_nats)
+    lost = -case.outside.nats
+    usual = FAR_SHARE * math.log(case.model.vocabulary) * len(case.outside.token_nats)
+    return not case.outside.holds and lost > max(FAR, usual)
 
 
 def _repair_in_words(case: Case) -> str:
