@@ -124,6 +124,6 @@ def test_each_example_gets_a_page_and_says_what_was_not_tested(name: str) -> Non
     case = finish(changes, QUICK)
     text = page(case)
 
-    assert text.count("<section") == 7 and "http" not in text.replace('http-equiv="Content-Security-Policy"', "")
+    assert text.count("<section") == 8 and "http" not in text.replace('http-equiv="Content-Security-Policy"', "")
     assert headline(case).startswith("Toy model only.")
     assert any("epair" in line for line in untested(case)) == isinstance(case.repairs, NotRun)

@@ -222,7 +222,7 @@ def _engine(changes: Changes, options: Options, told: Told) -> _Engine:
 
 def _diagnosed(kept: _Kept, changes: Changes, expected: tuple[str, ...], seed: int, told: Told) -> Any:
     """What the cause list says."""
-    judge = _part("veriscope.cases.causes:judge")
+    judge = part("veriscope.cases.causes:judge")
     if isinstance(judge, NotRun):
         return judge
     told("causes")
@@ -234,7 +234,7 @@ def _repaired(
     kept: _Kept, changes: Changes, diagnosis: Any, expected: tuple[str, ...], options: Options, told: Told
 ) -> Any:
     """What each named cause suggests, tried; the best prompt edit where none is named."""
-    repairs = _part("veriscope.cases.repair:repairs")
+    repairs = part("veriscope.cases.repair:repairs")
     if isinstance(repairs, NotRun) or isinstance(diagnosis, NotRun) or not options.repair:
         return NotRun("not wanted") if not options.repair else repairs or diagnosis
     if diagnosis.word == "clean":
@@ -255,7 +255,7 @@ def _repaired(
     return kept.get("repairs", kind, tried)
 
 
-def _part(path: str) -> Any:
+def part(path: str) -> Any:
     """A public function of this package by its path, or why there is none."""
     try:
         return pkgutil.resolve_name(path)

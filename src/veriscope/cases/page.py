@@ -27,6 +27,7 @@ def page(case: Case) -> str:
     lead = [el("p", given(text), class_="lead") for text in leading(case)]
     order = (
         sections.log, sections.causes, sections.repairs, sections.outside, sections.flow, sections.cruxes,
+        sections.rates,
         sections.open_questions,
     )  # fmt: skip
     body = [el("header", el("h1", given(first)), lead, _facts(case)), [section(case) for section in order]]

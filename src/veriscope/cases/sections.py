@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from veriscope.cases import drawing
 from veriscope.cases.case import Case
 from veriscope.cases.cruxes import Foretold
-from veriscope.cases.words import cause_in_words, shortened, strongest, untested
+from veriscope.cases.words import (
+    cause_in_words,
+    exam_results,
+    exam_rows,
+    listed,
+    rate_in_words,
+    shortened,
+    strongest,
+    untested,
+)
 from veriscope.errors import NotRun
 from veriscope.report.markup import Html, el, given
 from veriscope.report.page import icon
@@ -189,6 +199,17 @@ def causes(case: Case) -> Html:
     return el("section", parts, id="causes")
 
 
+def _entry(one: Any) -> Html | None:
+    """What the list says of a cause that holds: the test, what it can't find, how often it was right."""
+    entry = listed().get(one.cause)
+    if entry is None or one.holds is not True:
+        return None
+    pairs = (("what it is", entry.words), ("its test", entry.test), ("its control", entry.control),
+             ("can't find", entry.blind))  # fmt: skip
+    rows = [[el("dt", key), el("dd", given(value))] for key, value in pairs]
+    return el("details", el("summary", "This entry of the list"), el("dl", rows), el("p", rate_in_words(one.cause)))
+
+
 ICONS = {"named": "good", "open": "open"}
 
 
@@ -199,8 +220,8 @@ def _cause_table(found: list[Any]) -> Html:
             tone, word, measured = "open", "not tested", el("td", given(one.holds.reason), colspan=2)
         else:
             tone, word = ("named", "holds") if one.holds else ("mute", "does not hold")
-            said = [el("li", given(text)) for text in one.evidence]
-            measured = Html(el("td", _score(one), data_label="measured") + el("td", el("ul", said)))
+            said = el("ul", [el("li", given(text)) for text in one.evidence])
+            measured = Html(el("td", _score(one), data_label="measured") + el("td", said, _entry(one)))
         outcome = el("td", el("span", icon(ICONS[tone]) if tone in ICONS else None, word, class_="word"))
         rows.append(el("tr", el("th", cause_in_words(one.cause), scope="row"), outcome, measured, class_=tone))
     widths = {"cause": 18, "": 14, "test against its control": 18, "evidence": 50}
@@ -213,6 +234,65 @@ def _score(one: Any) -> str:
     if isinstance(one.floor, NotRun):
         return "" if one.score == one.low == one.high == 0 else f"{number(one.score, 2)}{bounds}"
     return f"{number(one.score, 2)}{bounds} against {number(one.floor, 2)}"
+
+
+# ---- how often it is wrong
+
+
+def rates(case: Case) -> Html:
+    """What the cause list did on incidents whose cause was planted, beside two rivals."""
+    parts: list[Html | None] = [el("h2", "How often such an answer is wrong")]
+    rows = exam_rows()
+    if not rows:
+        parts.append(el("p", "Not measured: this version holds no result of `veriscope exam --only cases`."))
+        return el("section", parts, id="rates")
+    counted = ("listed", "unknown", "wrong")
+    rivals = sorted({row["who"] for row in rows} - {"veriscope"})
+    lines = []
+    for row in rows:
+        if row["who"] != "veriscope":
+            continue
+        bounds = f" [{number(row['low'], 2)},\u00a0{number(row['high'], 2)}]" if "low" in row else ""
+        beside = {other["who"]: other for other in rows if other["cause"] == row["cause"]}
+        cells = [
+            el("td", f"{row['first']} of {row['n']}{bounds}"), *(el("td", str(row[k])) for k in counted), [el("td", f"{beside[r]['first']} of {beside[r]['n']}" if r in beside else "–")
+                                          for r in rivals],
+        ]  # fmt: skip
+        lines.append(el("tr", el("th", cause_in_words(row["cause"]), scope="row"), cells))
+    names = ("planted", "right one first", "among those named", "“unknown”", "wrong one first", *map(_rival, rivals))
+    head = el("tr", [el("th", name, scope="col") for name in names])
+    caption = el(
+        "caption", "On planted incidents, each answered by a model of town; right on clean logs is naming none."
+    )
+    table = el("table", caption, el("thead", head), el("tbody", lines), class_="plain rates")
+    parts += [el("div", table, class_="scroll"), _confusion()]
+    return el("section", parts, id="rates")
+
+
+def _rival(who: str) -> str:
+    return f"{who.replace('_', ' ')}: right"
+
+
+def _confusion() -> Html | None:
+    """Planted cause by what was named first."""
+    counts: Any = exam_results().get("confusion")
+    if not isinstance(counts, Mapping) or not counts:
+        return None
+    named = list(dict.fromkeys(name for row in counts.values() for name in row))
+    columns = sorted(named, key=lambda name: (name not in counts, list(counts).index(name) if name in counts else 0))
+    rows = []
+    for cause, row in counts.items():
+        total = max(1, sum(row.values()))
+        cells = [
+            el("td", str(row.get(name, "")) if row.get(name) else "", style=f"--w:{row.get(name, 0) / total:.2f}",
+               class_="dark" if row.get(name, 0) / total > 0.6 else None)
+            for name in columns
+        ]  # fmt: skip
+        rows.append(el("tr", el("th", cause.replace("_", " "), scope="row"), cells))
+    heads = [el("th", el("span", name.replace("_", " ")), scope="col", class_="tilt") for name in columns]
+    caption = el("caption", "Planted (rows) by what was named first (columns).")
+    table = el("table", caption, el("thead", el("tr", el("th"), heads)), el("tbody", rows))
+    return el("details", el("summary", "The whole confusion matrix"), el("div", table, class_="map scroll"))
 
 
 # ---- repairs

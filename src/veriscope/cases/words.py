@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
-from veriscope.cases.case import Case
+from veriscope.cases.case import Case, part
 from veriscope.cases.outside import Effect
 from veriscope.cases.units import PARTS, Unit
 from veriscope.errors import NotRun
@@ -24,22 +26,46 @@ def headline(case: Case) -> str:
 def _answer(case: Case) -> str:
     found, said = case.diagnosis, f"“{shortened(case.strange)}”"
     if isinstance(found, NotRun):
-        return f"Not named: {found.reason}"
-    if found.sentence:
-        return str(found.sentence)
+        return f"No cause was looked for: {found.reason}"
     if found.word == "clean":
         return f"Nothing wrong was found with {said}"
     if not found.causes:
         return f"Unknown: no cause of the list explains {said}"
-    names = " or ".join(
-        map(cause_in_words, found.causes[:2] if found.word == "indistinguishable" else found.causes[:1])
-    )
-    return f"{names[0].upper()}{names[1:]} made it say {said}"
+    equal = found.word == "indistinguishable"
+    names = " or ".join(map(cause_in_words, found.causes[: 2 if equal else 1]))
+    return f"{names[0].upper()}{names[1:]} made it say {said}{' (nothing tells the two apart)' if equal else ''}"
 
 
 def cause_in_words(name: str) -> str:
-    """The name of a cause as a reader meets it."""
-    return name.replace("_", " ")
+    """What a cause is called in the list."""
+    known = listed().get(name)
+    return str(known.title) if known is not None else name.replace("_", " ")
+
+
+def listed() -> dict[str, Any]:
+    """Entries of the cause list by name."""
+    catalogue = part("veriscope.cases.causes:catalogue")
+    return {} if isinstance(catalogue, NotRun) else {entry.name: entry for entry in catalogue()}
+
+
+def exam_results() -> Mapping[str, Any]:
+    """What the exam of the cause list measured, as the package holds it; empty if it holds nothing."""
+    results = part("veriscope.cases.causes:results")
+    return {} if isinstance(results, NotRun) else results()
+
+
+def exam_rows() -> list[Mapping[str, Any]]:
+    """One row for each contestant and cause: {who, cause, n, first, listed, unknown, wrong, low, high}."""
+    return list(exam_results().get("rows", ()))
+
+
+def rate_in_words(cause: str) -> str:
+    """How often a cause was found where it was planted, and named where it was not."""
+    rows = [row for row in exam_rows() if row["who"] == "veriscope"]
+    mine = next((row for row in rows if row["cause"] == cause), None)
+    if mine is None:
+        return "How often this entry is right was not measured."
+    return f"Planted {mine['n']} times, it was named first {mine['first']} times."
 
 
 def named_units(case: Case) -> dict[str, list[str]]:
@@ -55,7 +81,11 @@ def named_units(case: Case) -> dict[str, list[str]]:
 
 def leading(case: Case) -> list[str]:
     """What stands behind the answer, in a few sentences."""
-    return [text for text in (_outside_in_words(case), _repair_in_words(case)) if text]
+    found = case.diagnosis
+    why = "" if isinstance(found, NotRun) or not found.causes else found.finding(found.causes[0]).evidence[0]
+    also = "" if isinstance(found, NotRun) else ", ".join(map(cause_in_words, found.causes[1:]))
+    more = f"Also: {also}." if also and found.word != "indistinguishable" else ""
+    return [text for text in (why, more, _outside_in_words(case), _repair_in_words(case)) if text]
 
 
 def _outside_in_words(case: Case) -> str:
@@ -65,7 +95,9 @@ def _outside_in_words(case: Case) -> str:
             f"{case.model.name} would hardly have said {said} at all ({chance(case.outside.nats)}). What another "
             f"model, or a person, said can have causes that this one does not show."
         )
-    found = strongest(case)
+    found, last = strongest(case), closing(case)
+    if found is not None and last is not None and found.units == (last.name,) and named_units(case):
+        return ""  # the question itself, which says nothing beside the words that a named cause rests on
     if found is None:
         return f"Nothing that was taken out of the log moves {said} further than irrelevant edits do."
     unit = case.outside.unit(found.units[0])
@@ -86,6 +118,8 @@ def _repair_in_words(case: Case) -> str:
     if isinstance(case.repairs, NotRun):
         return ""
     best = case.repairs[0]
+    if not best.gone:
+        return f"None of the {len(case.repairs)} repairs that were tried makes it go."
     return f"Best repair tried: {best.what}. {best.sentence}"
 
 
@@ -137,6 +171,8 @@ def _expected(case: Case) -> str:
 
 def chance(nats: float) -> str:
     """A probability from its logarithm, also one that no float holds."""
+    if nats > math.log(0.9995):
+        return "above 0.999"
     if nats > math.log(1e-3):
         return number(math.exp(min(nats, 0.0)))
     power = math.floor(nats / math.log(10))
@@ -173,12 +209,14 @@ def untested(case: Case) -> list[str]:
     out += case.outside.notes
     if not isinstance(case.shapley, NotRun) and case.shapley.note:
         out.append(f"Contributions: {case.shapley.note}.")
-    for part in (case.cruxes, case.flow):
-        if not isinstance(part, NotRun):
-            out += part.notes
+    for some in (case.cruxes, case.flow):
+        out += () if isinstance(some, NotRun) else some.notes
     if not isinstance(case.diagnosis, NotRun):
-        some = [one for one in case.diagnosis.findings if isinstance(one.holds, NotRun)]
-        out += [f"{cause_in_words(one.cause)}: {one.holds.reason}." for one in some]
+        reasons: dict[str, list[str]] = {}
+        for one in case.diagnosis.findings:
+            if isinstance(one.holds, NotRun):
+                reasons.setdefault(one.holds.reason, []).append(cause_in_words(one.cause))
+        out += [f"{'; '.join(names)}: {reason}." for reason, names in reasons.items()]
     known = {one.name: one for one in case.outside.units}
     no_floor = [one.units[0] for one in case.outside.effects if one.how == "removal" and isinstance(one.floor, NotRun)]
     if no_floor:
