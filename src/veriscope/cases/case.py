@@ -33,6 +33,7 @@ from veriscope.subjects import Subject
 
 Told = Callable[[str], None]
 STEPS = ("outside causes", "contributions", "cruxes", "flow", "causes", "repairs")
+PARTS = ("veriscope.cases.causes:judge", "veriscope.cases.repair:repairs")
 MOST_REPAIRED = 2  # causes whose repairs are tried, most likely first
 T = TypeVar("T")
 
@@ -157,11 +158,13 @@ def expected(changes: Changes, options: Options = Options()) -> Plan:
     edits = len(changes.units) * (1 + depth.substitutes) + 2 * depth.floor + pairs + 2 * 12
     spoken = (depth.shown + 1) * depth.tokens * STEP + START
     passes = edits * SHARED + min(options.shapley_passes, 2.0**parts) + spoken
-    return Plan(len(changes.transcript.ids), len(changes.units), 2 * one + passes * one)
+    more = passes * (CAUSES + (REPAIRS if options.repair else 0.0))
+    return Plan(len(changes.transcript.ids), len(changes.units), (2 + passes + more) * one)
 
 
 SHARED = 0.7  # of a pass that a changed context costs: what stands before the change is not run again
 STEP = 0.3  # of a pass that a token said by all draws together costs
+CAUSES, REPAIRS = 1.5, 12.0  # in the cost of outside causes; repairs vary between 4 and 30
 START = 12.0  # passes for neutral text, saliency, patches
 
 
@@ -222,7 +225,7 @@ def _engine(changes: Changes, options: Options, told: Told) -> _Engine:
 
 def _diagnosed(kept: _Kept, changes: Changes, expected: tuple[str, ...], seed: int, told: Told) -> Any:
     """What the cause list says."""
-    judge = part("veriscope.cases.causes:judge")
+    judge = part(PARTS[0])
     if isinstance(judge, NotRun):
         return judge
     told("causes")
@@ -234,7 +237,7 @@ def _repaired(
     kept: _Kept, changes: Changes, diagnosis: Any, expected: tuple[str, ...], options: Options, told: Told
 ) -> Any:
     """What each named cause suggests, tried; the best prompt edit where none is named."""
-    repairs = part("veriscope.cases.repair:repairs")
+    repairs = part(PARTS[1])
     if isinstance(repairs, NotRun) or isinstance(diagnosis, NotRun) or not options.repair:
         return NotRun("not wanted") if not options.repair else repairs or diagnosis
     if diagnosis.word == "clean":
@@ -275,7 +278,9 @@ def _key(changes: Changes, options: Options) -> str:
     """Hash of all that a case hangs on."""
     seen = changes.transcript
     said = [plain(seen.log.turns), plain(seen.strange), seen.text, seen.ids, plain(options), changes.subject.hash]
-    text = json.dumps([said, code_hash("veriscope.cases.case")], sort_keys=True)
+    text = json.dumps(
+        [said, code_hash("veriscope.cases.case", *(path.partition(":")[0] for path in PARTS))], sort_keys=True
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

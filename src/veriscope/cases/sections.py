@@ -255,9 +255,10 @@ def rates(case: Case) -> Html:
         bounds = f" [{number(row['low'], 2)},\u00a0{number(row['high'], 2)}]" if "low" in row else ""
         beside = {other["who"]: other for other in rows if other["cause"] == row["cause"]}
         cells = [
-            el("td", f"{row['first']} of {row['n']}{bounds}"), *(el("td", str(row[k])) for k in counted), [el("td", f"{beside[r]['first']} of {beside[r]['n']}" if r in beside else "–")
-                                          for r in rivals],
-        ]  # fmt: skip
+            el("td", f"{row['first']} of {row['n']}{bounds}"),
+            *(el("td", str(row[name])) for name in counted),
+            *(el("td", f"{beside[who]['first']} of {beside[who]['n']}" if who in beside else "–") for who in rivals),
+        ]
         lines.append(el("tr", el("th", cause_in_words(row["cause"]), scope="row"), cells))
     names = ("planted", "right one first", "among those named", "“unknown”", "wrong one first", *map(_rival, rivals))
     head = el("tr", [el("th", name, scope="col") for name in names])
