@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 from veriscope.cases.case import Case
@@ -75,12 +76,22 @@ def _marked(case: Case, start: int, stop: int, removals: Mapping[str, Effect], m
 
 def _unit(unit: Unit, one: Effect | None, most: float, blamed: Mapping[str, list[str]]) -> Html:
     kind = way(one)
-    if (kind == "within" and unit.name not in blamed) or one is None:
-        return el("span", given(unit.text), class_="unit", title=unit.name)
-    named = "".join(f" · {cause_in_words(cause)}" for cause in blamed.get(unit.name, ()))
+    words = [name for name in blamed if name != unit.name and name in unit.text.split()]
+    text = _underlined(unit.text, words)
+    named = "".join(f" · {cause_in_words(cause)}" for name in (unit.name, *words) for cause in blamed.get(name, ()))
+    if one is None or (kind == "within" and not named):
+        return el("span", text, class_="unit", title=unit.name)
     tag = el("span", f"{unit.name} {number(one.nats)}{named}", class_="tag")
     share = min(1.0, abs(one.nats) / most)
-    return el("span", tag, given(unit.text), class_=f"unit {kind}", style=f"--w:{share:.2f}", title="nats")
+    return el("span", tag, text, class_=f"unit {kind}", style=f"--w:{share:.2f}", title="nats")
+
+
+def _underlined(text: str, words: Sequence[str]) -> list[Html]:
+    """A sentence with the words that a cause rests on underlined."""
+    if not words:
+        return [given(text)]
+    pieces = re.split(r"(?<!\S)(" + "|".join(map(re.escape, words)) + r")(?!\S)", text)
+    return [el("u", given(piece)) if n % 2 else given(piece) for n, piece in enumerate(pieces)]
 
 
 # ---- effects
@@ -97,7 +108,7 @@ def effects(case: Case) -> Html:
         el("th", scale(axis, "nats"), scope="col", class_="plot"),
         el("th", "nats [interval]", scope="col", style="width:20%"),
         el("th", "floor", scope="col", style="width:8%"),
-        el("th", "neutral words instead", scope="col", style="width:9%"),
+        el("th", "neutral instead", scope="col", style="width:9%"),
         el("th", "contribution", scope="col", style="width:9.5%"),
     ]
     last = closing(case)
@@ -146,7 +157,7 @@ def _nats(one: Effect) -> str:
 
 
 def _floor(one: Effect) -> str:
-    return "not measured" if isinstance(one.floor, NotRun) else f"±{number(one.floor, 2)}"
+    return "none" if isinstance(one.floor, NotRun) else f"±{number(one.floor, 2)}"
 
 
 # ---- the way through the network
