@@ -35,6 +35,7 @@ Told = Callable[[str], None]
 STEPS = ("outside causes", "contributions", "cruxes", "flow", "causes", "repairs")
 PARTS = ("veriscope.cases.causes:judge", "veriscope.cases.repair:repairs")
 MOST_REPAIRED = 2  # causes whose repairs are tried, most likely first
+NO_READINGS = NotRun("no readings were trained for this model and put on trial, so none may speak")
 T = TypeVar("T")
 
 
@@ -97,6 +98,8 @@ class Case:
         flow: How changes travel through the network.
         diagnosis: What the cause list says (`veriscope.cases.causes.Diagnosis`).
         repairs: What each named cause suggests, tried (`veriscope.cases.repair.Repair`).
+        user_model: What the model took its user to be, turn by turn.
+        topics: What it was working on, turn by turn.
         expected: What should have been said, if anybody said so.
         seed: Of everything drawn.
         seconds: What it took when it was worked.
@@ -109,6 +112,8 @@ class Case:
     flow: Travel | NotRun
     diagnosis: Any
     repairs: Any
+    user_model: Any
+    topics: Any
     expected: tuple[str, ...]
     seed: int
     seconds: float
@@ -204,8 +209,8 @@ def finish(
     repairs = _repaired(kept, changes, diagnosis, expected, options, told)
     model = Model(subject.name, subject.hash, subject.n_parameters, subject.n_blocks, subject.vocab_size or 1)
     return Case(
-        model, engine.outside, engine.shapley, engine.cruxes, engine.flow, diagnosis, repairs, expected, options.seed,
-        kept.seconds,
+        model, engine.outside, engine.shapley, engine.cruxes, engine.flow, diagnosis, repairs, NO_READINGS,
+        NO_READINGS, expected, options.seed, kept.seconds,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from veriscope.cases.case import Case
 from veriscope.cases.outside import Effect
 from veriscope.cases.travel import ANSWER, Travel
 from veriscope.cases.units import PARTS, Unit
-from veriscope.cases.words import cause_in_words, closing, named_units, shortened
+from veriscope.cases.words import closing, named_units, shortened
 from veriscope.errors import NotRun
 from veriscope.report.figures import Axis, interval, plot, scale, upright
 from veriscope.report.markup import Html, el, given
@@ -41,6 +41,7 @@ def conversation(case: Case) -> Html:
         el("li", el("i", class_="brings"), "brings the strange words about: taken out, they are less likely"),
         el("li", el("i", class_="holds"), "holds them back"),
         el("li", "not shaded: does no more than irrelevant edits of its size"),
+        el("li", "underlined: a named cause rests on it") if named_units(case) else None,
     ]
     return el("div", el("div", turns, class_="turns"), el("ul", key, class_="key"))
 
@@ -78,7 +79,7 @@ def _unit(unit: Unit, one: Effect | None, most: float, blamed: Mapping[str, list
     kind = way(one)
     words = [name for name in blamed if name != unit.name and name in unit.text.split()]
     text = _underlined(unit.text, words)
-    named = "".join(f" · {cause_in_words(cause)}" for name in (unit.name, *words) for cause in blamed.get(name, ()))
+    named = "".join(f" · {cause.replace('_', ' ')}" for cause in blamed.get(unit.name, ()))
     if one is None or (kind == "within" and not named):
         return el("span", text, class_="unit", title=unit.name)
     tag = el("span", f"{unit.name} {number(one.nats)}{named}", class_="tag")

@@ -204,6 +204,7 @@ def untested(case: Case) -> list[str]:
     parts = {
         "contributions": case.shapley, "cruxes": case.cruxes, "flow through the network": case.flow,
         "the cause list": case.diagnosis, "repairs": case.repairs,
+        "what it took its user to be": case.user_model, "what it was working on": case.topics,
     }  # fmt: skip
     out = [f"{name[0].upper()}{name[1:]}: {part.reason}." for name, part in parts.items() if isinstance(part, NotRun)]
     out += case.outside.notes
