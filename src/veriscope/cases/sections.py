@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from veriscope.cases import drawing
@@ -10,10 +9,12 @@ from veriscope.cases.case import Case
 from veriscope.cases.cruxes import Foretold
 from veriscope.cases.words import (
     cause_in_words,
-    exam_results,
+    confusion,
     exam_rows,
+    examined_as,
     listed,
     rate_in_words,
+    right,
     shortened,
     strongest,
     untested,
@@ -188,18 +189,18 @@ def causes(case: Case) -> Html:
     ranked = sorted(found.findings, key=lambda one: found.causes.index(one.cause) if one.cause in found.causes else 99)
     holding = [one for one in ranked if one.holds is True]
     if holding:
-        parts.append(_cause_table(holding))
+        parts.append(_cause_table(case, holding))
     else:
         parts.append(el("p", "None of them holds."))
     parts += [el("p", given(note), class_="soft") for note in found.notes]
     rest = [one for one in ranked if one.holds is not True]
     if rest:
         title = f"The {len(rest)} that do not hold or could not be tested"
-        parts.append(el("details", el("summary", title), _cause_table(rest)))
+        parts.append(el("details", el("summary", title), _cause_table(case, rest)))
     return el("section", parts, id="causes")
 
 
-def _entry(one: Any) -> Html | None:
+def _entry(case: Case, one: Any) -> Html | None:
     """What the list says of a cause that holds: the test, what it can't find, how often it was right."""
     entry = listed().get(one.cause)
     if entry is None or one.holds is not True:
@@ -207,13 +208,15 @@ def _entry(one: Any) -> Html | None:
     pairs = (("what it is", entry.words), ("its test", entry.test), ("its control", entry.control),
              ("can't find", entry.blind))  # fmt: skip
     rows = [[el("dt", key), el("dd", given(value))] for key, value in pairs]
-    return el("details", el("summary", "This entry of the list"), el("dl", rows), el("p", rate_in_words(one.cause)))
+    return el(
+        "details", el("summary", "This entry of the list"), el("dl", rows), el("p", rate_in_words(case, one.cause))
+    )
 
 
 ICONS = {"named": "good", "open": "open"}
 
 
-def _cause_table(found: list[Any]) -> Html:
+def _cause_table(case: Case, found: list[Any]) -> Html:
     rows = []
     for one in found:
         if isinstance(one.holds, NotRun):
@@ -221,7 +224,7 @@ def _cause_table(found: list[Any]) -> Html:
         else:
             tone, word = ("named", "holds") if one.holds else ("mute", "does not hold")
             said = el("ul", [el("li", given(text)) for text in one.evidence])
-            measured = Html(el("td", _score(one), data_label="measured") + el("td", said, _entry(one)))
+            measured = Html(el("td", _score(one), data_label="measured") + el("td", said, _entry(case, one)))
         outcome = el("td", el("span", icon(ICONS[tone]) if tone in ICONS else None, word, class_="word"))
         rows.append(el("tr", el("th", cause_in_words(one.cause), scope="row"), outcome, measured, class_=tone))
     widths = {"cause": 18, "": 14, "test against its control": 18, "evidence": 50}
@@ -242,50 +245,51 @@ def _score(one: Any) -> str:
 def rates(case: Case) -> Html:
     """What the cause list did on incidents whose cause was planted, beside two rivals."""
     parts: list[Html | None] = [el("h2", "How often such an answer is wrong")]
-    rows = exam_rows()
+    rows, me = exam_rows(), examined_as(case)
     if not rows:
         parts.append(el("p", "Not measured: this version holds no result of `veriscope exam --only cases`."))
         return el("section", parts, id="rates")
-    counted = ("listed", "unknown", "wrong")
-    rivals = sorted({row["who"] for row in rows} - {"veriscope"})
+    rivals = sorted({row["who"] for row in rows if not row["who"].startswith("veriscope")})
     lines = []
-    for row in rows:
-        if row["who"] != "veriscope":
-            continue
-        bounds = f" [{number(row['low'], 2)},\u00a0{number(row['high'], 2)}]" if "low" in row else ""
+    for row in (row for row in rows if row["who"] == me):
         beside = {other["who"]: other for other in rows if other["cause"] == row["cause"]}
-        cells = [
-            el("td", f"{row['first']} of {row['n']}{bounds}"),
-            *(el("td", str(row[name])) for name in counted),
-            *(el("td", f"{beside[who]['first']} of {beside[who]['n']}" if who in beside else "–") for who in rivals),
-        ]
-        lines.append(el("tr", el("th", cause_in_words(row["cause"]), scope="row"), cells))
-    names = ("planted", "right one first", "among those named", "“unknown”", "wrong one first", *map(_rival, rivals))
+        share = f"{right(row)} of {row['n']} [{number(row['low'], 2)},\u00a0{number(row['high'], 2)}]"
+        cells = [share, str(row["listed"]), str(row["unknown"]), str(row["wrong"])]
+        cells += [f"{right(beside[who])} of {beside[who]['n']}" if who in beside else "–" for who in rivals]
+        lines.append(el("tr", el("th", cause_in_words(row["cause"]), scope="row"), [el("td", cell) for cell in cells]))
+    names = (
+        "planted",
+        "right",
+        "among those named",
+        "“unknown”",
+        "named wrongly",
+        *(f"{who}: right" for who in rivals),
+    )
     head = el("tr", [el("th", name, scope="col") for name in names])
+    told = "and told what was expected, as here" if case.expected else "and told nothing else, as here"
     caption = el(
-        "caption", "On planted incidents, each answered by a model of town; right on clean logs is naming none."
+        "caption",
+        f"Planted incidents, each answered by a model of town, worked with the words marked {told}. Right is naming "
+        "the planted cause first; “unknown” for damage that no entry names; naming none where nothing is wrong. Last, "
+        "how many rivals that never ask the model got right.",
     )
     table = el("table", caption, el("thead", head), el("tbody", lines), class_="plain rates")
-    parts += [el("div", table, class_="scroll"), _confusion()]
+    parts += [el("div", table, class_="scroll"), _confusion(case)]
     return el("section", parts, id="rates")
 
 
-def _rival(who: str) -> str:
-    return f"{who.replace('_', ' ')}: right"
-
-
-def _confusion() -> Html | None:
+def _confusion(case: Case) -> Html | None:
     """Planted cause by what was named first."""
-    counts: Any = exam_results().get("confusion")
-    if not isinstance(counts, Mapping) or not counts:
+    counts = confusion(case)
+    if not counts:
         return None
-    named = list(dict.fromkeys(name for row in counts.values() for name in row))
-    columns = sorted(named, key=lambda name: (name not in counts, list(counts).index(name) if name in counts else 0))
+    named = dict.fromkeys(name for row in counts.values() for name in row)
+    columns = [*(name for name in counts if name in named), *(name for name in named if name not in counts)]
     rows = []
     for cause, row in counts.items():
         total = max(1, sum(row.values()))
         cells = [
-            el("td", str(row.get(name, "")) if row.get(name) else "", style=f"--w:{row.get(name, 0) / total:.2f}",
+            el("td", str(row.get(name) or ""), style=f"--w:{row.get(name, 0) / total:.2f}",
                class_="dark" if row.get(name, 0) / total > 0.6 else None)
             for name in columns
         ]  # fmt: skip

@@ -54,18 +54,37 @@ def exam_results() -> Mapping[str, Any]:
     return {} if isinstance(results, NotRun) else results()
 
 
+def examined_as(case: Case) -> str:
+    """Who in the exam was told as much as was told here: with the right answer, or with nothing."""
+    return "veriscope" if case.expected else "veriscope, nothing told"
+
+
 def exam_rows() -> list[Mapping[str, Any]]:
     """One row for each contestant and cause: {who, cause, n, first, listed, unknown, wrong, low, high}."""
     return list(exam_results().get("rows", ()))
 
 
-def rate_in_words(cause: str) -> str:
-    """How often a cause was found where it was planted, and named where it was not."""
-    rows = [row for row in exam_rows() if row["who"] == "veriscope"]
-    mine = next((row for row in rows if row["cause"] == cause), None)
-    if mine is None:
+def confusion(case: Case) -> Mapping[str, Mapping[str, int]]:
+    """Planted cause to what was said first to how often."""
+    found: Mapping[str, Mapping[str, int]] = exam_results().get("confusion", {}).get(examined_as(case), {})
+    return found
+
+
+def right(row: Mapping[str, Any]) -> int:
+    """How many of a row were right: of damage that no entry names "unknown" is, of sound logs naming none."""
+    counted = {"unlisted": row["unknown"], "clean": row["n"] - row["wrong"]}
+    return int(counted.get(row["cause"], row["first"]))
+
+
+def rate_in_words(case: Case, cause: str) -> str:
+    """How often a cause was found where it was planted, and how often it was the true one where it was named."""
+    counts = confusion(case)
+    planted = sum(counts.get(cause, {}).values())
+    named = sum(said.get(cause, 0) for said in counts.values())
+    hits = counts.get(cause, {}).get(cause, 0)
+    if not planted:
         return "How often this entry is right was not measured."
-    return f"Planted {mine['n']} times, it was named first {mine['first']} times."
+    return f"Planted {planted} times, it was named first in {hits}. Named first {named} times, it was right in {hits}."
 
 
 def named_units(case: Case) -> dict[str, list[str]]:
