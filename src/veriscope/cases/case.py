@@ -13,7 +13,7 @@ import pkgutil
 import time
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -281,8 +281,12 @@ def home() -> Path:
 
 def _key(changes: Changes, options: Options) -> str:
     """Hash of all that a case hangs on."""
-    seen = changes.transcript
-    said = [plain(seen.log.turns), plain(seen.strange), seen.text, seen.ids, plain(options), changes.subject.hash]
+    seen, settings = (
+        changes.transcript,
+        plain(replace(options, repair=True)),
+    )  # leaving repairs out changes no other part
+    said = [plain(seen.log.turns), seen.log.expected, plain(seen.strange), seen.text, seen.ids, settings]
+    said.append(changes.subject.hash)
     text = json.dumps(
         [said, code_hash("veriscope.cases.case", *(path.partition(":")[0] for path in PARTS))], sort_keys=True
     )
