@@ -362,6 +362,69 @@ def _tenths(shown: Console) -> Callable[[int, int], None]:
     return tell
 
 
+@app.command("case")
+def case_(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="chat logs (.json, .jsonl, .eval) or folders")],
+    model: Annotated[
+        str | None, typer.Option(help="who spoke: hub id, local folder or zoo name; else what the log names in the zoo")
+    ] = None,
+    span: Annotated[
+        str | None, typer.Option(help="the strange words; else those marked, or the least expected")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="folder of the pages")] = Path("veriscope-cases"),
+    as_json: Annotated[bool, typer.Option("--json", help="one list of cases, and no pages")] = False,
+    template: Annotated[str, typer.Option(help="auto, chat (insist on the tokenizer's template) or plain")] = "auto",
+    expected: Annotated[str | None, typer.Option(help="what should have been said; else what the log says")] = None,
+    repair: Annotated[bool, typer.Option("--repair/--no-repair", help="try the repairs of the causes named")] = True,
+    keep: Annotated[Path | None, typer.Option(help="folder of finished parts; the user's cache by default")] = None,
+    seed: Annotated[int, typer.Option(help="of everything that is drawn", min=0)] = 0,
+) -> None:
+    """From a strange answer in a chat log to its causes: a page for each log. A killed run goes on where it was."""
+    from veriscope.cases.case import Options, home
+    from veriscope.cases.many import gather, prepare, work_all
+    from veriscope.cases.plain import plain
+    from veriscope.cases.terminal import plan_table, short
+
+    if template not in ("auto", "chat", "plain"):
+        raise UserError(f"There is no template '{template}'. Give --template auto, chat or plain.")
+    aside = Console(stderr=True, highlight=False, soft_wrap=True)
+    wanted = (expected,) if expected else ()
+    options = Options(template=template, expected=wanted, repair=repair, seed=seed)  # type: ignore[arg-type]
+    logs, failed = gather(files)
+    with aside.status("opening the model, reading the logs"):
+        ready = prepare(logs, model, span, options)
+    aside.print(plan_table(ready))
+    with _case_bar(len(ready), aside) as told:
+        found = work_all(ready, options, None if as_json else out, keep or home(), told)
+    worked = [one.case for one in found if not isinstance(one.case, UserError)]
+    if as_json:
+        print(json.dumps([plain(case) for case in worked]))
+    for one in found:
+        if not as_json and not isinstance(one.case, UserError):
+            console.print(short(one.case), highlight=False, soft_wrap=True, markup=False)
+            console.print(f"page  {one.page}\n", highlight=False, soft_wrap=True, markup=False)
+    failed += [one.case for one in found if isinstance(one.case, UserError)]
+    if len(found) > 1 and not as_json:
+        console.print(f"all   {out / 'index.html'}", highlight=False, soft_wrap=True, markup=False)
+    if failed:
+        raise UserError("\n".join(map(str, failed)))
+
+
+@contextmanager
+def _case_bar(logs: int, shown: Console) -> Iterator[Callable[[int, str], None]]:
+    """A progress bar over logs, with the step that is running; silent where nobody watches."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} logs"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=shown, transient=True, disable=not shown.is_terminal) as bar:
+        task = bar.add_task("cases", total=logs)
+        yield lambda number, step: bar.update(task, completed=number, description=_escape(step))
+
+
 @books.command()
 def verify(
     path: Annotated[Path, typer.Argument(help="a ledger file")],

@@ -90,6 +90,9 @@ class Log:
         form: "chat" is read through the tokenizer's chat template where it has one; "prompt" is continued as it is.
         source: Path of the file; empty for a log made in memory.
         marked: The words that the file itself calls strange ("strange": text or [turn, start, end]), if it does.
+        expected: What should have been said in the place of the strange words ("expected": text, or several that would
+            all do), if the file says so.
+        model: What the file calls the model that spoke ("model"), as it stands there; nothing is opened for it here.
         notes: What was left out in reading it (pictures, tool calls), one sentence each.
     """
 
@@ -98,6 +101,8 @@ class Log:
     form: Literal["chat", "prompt"] = "chat"
     source: str = ""
     marked: Mark | None = None
+    expected: tuple[str, ...] = ()
+    model: str | Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -164,7 +169,12 @@ def log_of(entry: Mapping[str, Any], name: str = "log", source: str = "") -> Log
     else:
         keys = ", ".join(map(str, list(entry)[:8])) or "none"
         raise BadLog(source, f"it has neither messages, conversations, nor prompt and completion (its keys: {keys})")
-    log = Log(name, tuple(turns), form, marked=_mark(entry.get("strange"), source), notes=tuple(dict.fromkeys(notes)))
+    model = entry.get("model") if isinstance(entry.get("model"), str | Mapping) else None
+    marked = _mark(entry.get("strange"), source)
+    expected = _expected(entry.get("expected"), source)
+    log = Log(
+        name, tuple(turns), form, marked=marked, expected=expected, model=model, notes=tuple(dict.fromkeys(notes))
+    )
     if not any(turn.role == "assistant" and turn.text.strip() for turn in log.turns):
         raise NoAssistant(log)
     return log
@@ -254,6 +264,13 @@ def _mark(given: Any, source: str) -> Mark | None:
     if isinstance(given, list) and len(given) in (2, 3) and all(type(n) is int for n in given):
         return tuple(given)
     raise BadLog(source, '"strange" is neither a text nor [turn, start, end]')
+
+
+def _expected(given: Any, source: str) -> tuple[str, ...]:
+    some = [given] if isinstance(given, str) else given or []
+    if not isinstance(some, list) or not all(isinstance(one, str) for one in some):
+        raise BadLog(source, '"expected" is neither a text nor a list of texts')
+    return tuple(one for one in some if one.strip())
 
 
 def _json(path: Path) -> Iterator[Log]:

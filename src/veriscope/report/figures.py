@@ -157,7 +157,7 @@ def forest(block: Block) -> Html:
     head = el(
         "tr",
         el("th", "scored", scope="col"),
-        el("th", _scale(axis, block.unit), scope="col", class_="plot"),
+        el("th", scale(axis, block.unit), scope="col", class_="plot"),
         el("th", f"{block.unit} [95% bounds]", scope="col", class_="num"),
     )
     asks = f" The dashed line is what the claim must be beyond: {block.bar_words}." if block.bar is not None else ""
@@ -179,7 +179,7 @@ def _forest_row(mark: Mark, axis: Axis, block: Block) -> Html:
     else:
         picture = plot(
             f"{mark.name}: {amount(mark.estimate, block.unit)}",
-            [*_rules(axis, block.bar), _interval(axis, mark.estimate, mark.kind)],
+            [*_rules(axis, block.bar), interval(axis, mark.estimate, mark.kind)],
         )
         cells = [
             el("td", picture, class_="plot"),
@@ -198,7 +198,7 @@ def _midway(shapes: Sequence[Html]) -> Html:
     return el("svg", shapes, y="50%", width="100%", height="1", overflow="visible")
 
 
-def _scale(axis: Axis, unit: str) -> Html:
+def scale(axis: Axis, unit: str) -> Html:
     """Tick labels above the plots."""
     labels = [
         el("text", number(t), x=f"{axis.at(t):.2f}%", y=13, class_="tick", text_anchor="middle")
@@ -210,19 +210,19 @@ def _scale(axis: Axis, unit: str) -> Html:
 
 def _rules(axis: Axis, bar: float | None) -> list[Html]:
     """The lines behind every row: ticks, zero, and the bar to clear."""
-    lines = [_upright(axis.at(t), "grid") for t in axis.ticks()]
+    lines = [upright(axis.at(t), "grid") for t in axis.ticks()]
     if axis.low < 0 < axis.high:
-        lines.append(_upright(axis.at(0.0), "zero"))
+        lines.append(upright(axis.at(0.0), "zero"))
     if bar is not None:
-        lines.append(_upright(axis.at(bar), "bar"))
+        lines.append(upright(axis.at(bar), "bar"))
     return lines
 
 
-def _upright(x: float, css: str) -> Html:
+def upright(x: float, css: str) -> Html:
     return el("line", x1=f"{x:.2f}%", x2=f"{x:.2f}%", y1="0", y2="100%", class_=css)
 
 
-def _interval(axis: Axis, estimate: Estimate, kind: Kind) -> Html:
+def interval(axis: Axis, estimate: Estimate, kind: Kind) -> Html:
     """A bounds bar with its point: disc for the claim, ring for a control, square for a rival."""
     low, mid, high = (axis.at(v) for v in (estimate.low, estimate.value, estimate.high))
     line = el("line", x1=f"{low:.2f}%", x2=f"{high:.2f}%", y1=0, y2=0, class_="bounds")
@@ -241,9 +241,9 @@ def gauge(gate: GateResult) -> Html | None:
     e = gate.estimate
     margins = [-gate.margin, gate.margin] if gate.better == "within" else [gate.margin]
     axis = Axis.over([e.low, e.value, e.high, *margins])
-    shapes = [_upright(axis.at(0.0), "zero"), *(_upright(axis.at(m), "bar") for m in margins)]
+    shapes = [upright(axis.at(0.0), "zero"), *(upright(axis.at(m), "bar") for m in margins)]
     described = f"{gate.title}: {amount(e, gate.unit)}, margin {number(gate.margin)}"
-    return plot(described, [*shapes, _interval(axis, e, "claim")], 24)
+    return plot(described, [*shapes, interval(axis, e, "claim")], 24)
 
 
 def distribution(verdict: Verdict, gate: GateResult) -> Html | None:
@@ -270,7 +270,7 @@ def distribution(verdict: Verdict, gate: GateResult) -> Html | None:
     )
     level = plot(
         f"Mean of {rival}: {amount(control, gate.unit)}",
-        [*_rules(axis, None), _interval(axis, control, "control")],
+        [*_rules(axis, None), interval(axis, control, "control")],
     )
     rows = [
         _spread_row("claim", "each input", wrong, box, f"median {number(s.quantiles[3], d)}"),
@@ -280,7 +280,7 @@ def distribution(verdict: Verdict, gate: GateResult) -> Html | None:
     head = el(
         "tr",
         el("th", "over inputs", scope="col"),
-        el("th", _scale(axis, gate.unit), scope="col", class_="plot"),
+        el("th", scale(axis, gate.unit), scope="col", class_="plot"),
         el("th", gate.unit, scope="col", class_="num"),
     )
     caption = el(

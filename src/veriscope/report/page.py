@@ -505,14 +505,14 @@ _SHAPES = {"good": "M2 7l3.5 3.5L12 3.5", "bad": "M3 3l8 8M11 3l-8 8", "open": "
 
 
 def _icon(word: str) -> Html:
-    return _shape(TONE.get(word, "open"))
+    return icon(TONE.get(word, "open"))
 
 
 def _gate_icon(outcome: str) -> Html | None:
-    return _shape(GATE_TONE[outcome]) if outcome in GATE_TONE else None
+    return icon(GATE_TONE[outcome]) if outcome in GATE_TONE else None
 
 
-def _shape(tone: str) -> Html:
+def icon(tone: str) -> Html:
     return el(
         "svg", el("path", d=_SHAPES[tone]), class_="icon", width=14, height=14, viewBox="0 0 14 14", aria_hidden="true"
     )

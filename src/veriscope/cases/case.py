@@ -1,0 +1,327 @@
+"""One case from end to end: a log, a model and the strange words go in; what was found comes out as plain data.
+
+case = work(read_logs("chat.json")[0], subject)
+write(case, "chat.html")
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pkgutil
+import time
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from veriscope.cases.changes import Changes
+from veriscope.cases.cruxes import Cruxes, cruxes
+from veriscope.cases.flow import Flow
+from veriscope.cases.logs import Log, Mark
+from veriscope.cases.outside import Depth, Outside, outside
+from veriscope.cases.plain import made, plain
+from veriscope.cases.shapley import Shapley, shapley
+from veriscope.cases.transcript import Transcript, mark, transcript
+from veriscope.cases.travel import Travel, travel
+from veriscope.cases.units import units
+from veriscope.errors import NotRun
+from veriscope.exam.code import code_hash
+from veriscope.subjects import Subject
+
+Told = Callable[[str], None]
+STEPS = ("outside causes", "contributions", "cruxes", "flow", "causes", "repairs")
+PARTS = ("veriscope.cases.causes:judge", "veriscope.cases.repair:repairs")
+MOST_REPAIRED = 2  # causes whose repairs are tried, most likely first
+NO_READINGS = NotRun("no readings were trained for this model and put on trial, so none may speak")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a case is worked; the defaults suit a chat of a page on a model of GPT-2's class.
+
+    Attributes:
+        template: How turns become one text: "auto", "chat" or "plain", as in `transcript`.
+        depth: How much is run for outside causes.
+        shapley_passes: Most that contributions may cost, in whole passes of the context.
+        expected: What should have been said in the place of the strange words; empty takes what the log says.
+        repair: Whether repairs are tried.
+        seed: Of everything that is drawn.
+    """
+
+    template: Literal["auto", "chat", "plain"] = "auto"
+    depth: Depth = Depth()
+    shapley_passes: float = 16.0
+    expected: tuple[str, ...] = ()
+    repair: bool = True
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Model:
+    """Who spoke."""
+
+    name: str
+    hash: str
+    parameters: int
+    blocks: int
+    vocabulary: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a case will take, before it is begun: rough, as it goes by one timed pass.
+
+    Attributes:
+        tokens: Of the text up to the end of the strange span.
+        units: That will be taken out and changed.
+        seconds: On this machine, as busy as it is now.
+    """
+
+    tokens: int
+    units: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Case:
+    """All that was found about one strange span. A part that could not be made is a `NotRun` with its reason.
+
+    Attributes:
+        model: Who spoke.
+        outside: Effects of what stands in the log; it holds the transcript and the units.
+        shapley: What each sentence contributes.
+        cruxes: Smallest sets whose change flips the answer.
+        flow: How changes travel through the network.
+        diagnosis: What the cause list says (`veriscope.cases.causes.Diagnosis`).
+        repairs: What each named cause suggests, tried (`veriscope.cases.repair.Repair`).
+        user_model: What the model took its user to be, turn by turn.
+        topics: What it was working on, turn by turn.
+        expected: What should have been said, if anybody said so.
+        seed: Of everything drawn.
+        seconds: What it took when it was worked.
+    """
+
+    model: Model
+    outside: Outside
+    shapley: Shapley | NotRun
+    cruxes: Cruxes | NotRun
+    flow: Travel | NotRun
+    diagnosis: Any
+    repairs: Any
+    user_model: Any
+    topics: Any
+    expected: tuple[str, ...]
+    seed: int
+    seconds: float
+
+    @property
+    def transcript(self) -> Transcript:
+        """The text as the model read it."""
+        return self.outside.transcript
+
+    @property
+    def log(self) -> Log:
+        return self.transcript.log
+
+    @property
+    def strange(self) -> str:
+        """The strange words."""
+        return self.transcript.text[slice(*self.transcript.span)]
+
+
+@dataclass(frozen=True)
+class _Engine:
+    """What one set of runs gives."""
+
+    outside: Outside
+    shapley: Shapley | NotRun
+    cruxes: Cruxes | NotRun
+    flow: Travel | NotRun
+
+
+def begin(log: Log, subject: Subject, strange: Mark | None = None, options: Options = Options()) -> Changes:
+    """Read a log as the model does and cut it into units; costs a pass where nobody marked what is strange.
+
+    Raises:
+        NoSuchSpan, BadOffsets, NoTemplate, BadTemplate, TooLong, NothingBefore.
+    """
+    seen = transcript(log, mark(log, strange, subject), subject, options.template)
+    return Changes(seen, units(seen), subject, seed=options.seed)
+
+
+def expected(changes: Changes, options: Options = Options()) -> Plan:
+    """What working it will take, by the time of one pass."""
+    changes.base  # noqa: B018 (the first pass also warms up)
+    begun = time.perf_counter()
+    changes.endings.run([(changes.transcript.before, changes.transcript.ending)])
+    one, depth, parts = time.perf_counter() - begun, options.depth, len(changes.parts)
+    pairs = min(depth.strongest, parts) * (min(depth.strongest, parts) - 1) / 2
+    edits = len(changes.units) * (1 + depth.substitutes) + 2 * depth.floor + pairs + 2 * 12
+    spoken = (depth.shown + 1) * depth.tokens * STEP + START
+    passes = edits * SHARED + min(options.shapley_passes, 2.0**parts) + spoken
+    more = passes * (CAUSES + (REPAIRS if options.repair else 0.0))
+    return Plan(len(changes.transcript.ids), len(changes.units), (2 + passes + more) * one)
+
+
+SHARED = 0.7  # of a pass that a changed context costs: what stands before the change is not run again
+STEP = 0.3  # of a pass that a token said by all draws together costs
+CAUSES, REPAIRS = 1.5, 12.0  # in the cost of outside causes; repairs vary between 4 and 30
+START = 12.0  # passes for neutral text, saliency, patches
+
+
+def work(
+    log: Log,
+    subject: Subject,
+    strange: Mark | None = None,
+    *,
+    options: Options = Options(),
+    keep: Path | None = None,
+    told: Told = lambda step: None,
+) -> Case:
+    """Work a case.
+
+    Args:
+        log: From `read_logs` or `log_of`.
+        subject: The model that spoke, or one that may be like it.
+        strange: Text, (turn, start, end), or None for what the log marks, else the least expected words.
+        keep: Folder in which finished parts stay, each under a hash of log, model, options and code, so that a case
+            that was killed goes on where it was; None keeps nothing.
+        told: Is given the name of each of the `STEPS` as it begins.
+
+    Raises:
+        UserError: The log can't be worked on this model at all; see `begin`.
+    """
+    return finish(begin(log, subject, strange, options), options, keep=keep, told=told)
+
+
+def finish(
+    changes: Changes, options: Options = Options(), *, keep: Path | None = None, told: Told = lambda step: None
+) -> Case:
+    """Work a case that was begun; arguments as in `work`."""
+    subject, expected = changes.subject, options.expected or changes.transcript.log.expected
+    kept = _Kept(keep, _key(changes, options) if keep is not None else "")
+    engine = kept.get("outside", _Engine, lambda: _engine(changes, options, told))
+    diagnosis = _diagnosed(kept, changes, expected, options.seed, told)
+    repairs = _repaired(kept, changes, diagnosis, expected, options, told)
+    model = Model(subject.name, subject.hash, subject.n_parameters, subject.n_blocks, subject.vocab_size or 1)
+    return Case(
+        model, engine.outside, engine.shapley, engine.cruxes, engine.flow, diagnosis, repairs, NO_READINGS,
+        NO_READINGS, expected, options.seed, kept.seconds,
+    )  # fmt: skip
+
+
+def _engine(changes: Changes, options: Options, told: Told) -> _Engine:
+    flow = Flow(changes)
+    told("outside causes")
+    causes = outside(changes, depth=options.depth, recorder=flow, seed=options.seed)
+    told("contributions")
+    shares = shapley(changes, passes=options.shapley_passes, seed=options.seed)
+    told("cruxes")
+    sets = cruxes(changes, causes, seed=options.seed) if changes.parts else NotRun("the context has no sentence")
+    told("flow")
+    drawn = flow.map(causes) if causes.units else NotRun("the context has no unit to take out")
+    short = drawn if isinstance(drawn, NotRun) else travel(drawn, causes.units)
+    return _Engine(causes, shares, sets, short)
+
+
+def _diagnosed(kept: _Kept, changes: Changes, expected: tuple[str, ...], seed: int, told: Told) -> Any:
+    """What the cause list says."""
+    judge = part(PARTS[0])
+    if isinstance(judge, NotRun):
+        return judge
+    told("causes")
+    kind = typing.get_type_hints(judge)["return"]
+    return kept.get("causes", kind, lambda: judge(changes, expected=expected, seed=seed))
+
+
+def _repaired(
+    kept: _Kept, changes: Changes, diagnosis: Any, expected: tuple[str, ...], options: Options, told: Told
+) -> Any:
+    """What each named cause suggests, tried; the best prompt edit where none is named."""
+    repairs = part(PARTS[1])
+    if isinstance(repairs, NotRun) or isinstance(diagnosis, NotRun) or not options.repair:
+        return NotRun("not wanted") if not options.repair else repairs or diagnosis
+    if diagnosis.word == "clean":
+        return NotRun("nothing wrong was found, so there is nothing to repair")
+    told("repairs")
+
+    def tried() -> Any:
+        out: list[Any] = []
+        for cause in diagnosis.causes[:MOST_REPAIRED] or ("unknown",):
+            suspects = [n for one in diagnosis.findings if one.cause == cause for n in one.units if n in changes.units]
+            answer = expected[0] if expected else None
+            out += repairs(
+                cause, changes, suspects=suspects, expected=answer, spent=diagnosis.passes, seed=options.seed
+            )
+        return tuple(out)
+
+    kind = typing.get_type_hints(repairs)["return"]
+    return kept.get("repairs", kind, tried)
+
+
+def part(path: str) -> Any:
+    """A public function of this package by its path, or why there is none."""
+    try:
+        return pkgutil.resolve_name(path)
+    except (ImportError, AttributeError):
+        return NotRun(f"this version of veriscope has no {path}")
+
+
+# ---- what is kept
+
+
+def home() -> Path:
+    """Where finished parts are kept unless a folder is named: the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "veriscope-cases"
+
+
+def _key(changes: Changes, options: Options) -> str:
+    """Hash of all that a case hangs on."""
+    seen, settings = (
+        changes.transcript,
+        plain(replace(options, repair=True)),
+    )  # leaving repairs out changes no other part
+    said = [plain(seen.log.turns), seen.log.expected, plain(seen.strange), seen.text, seen.ids, settings]
+    said.append(changes.subject.hash)
+    text = json.dumps(
+        [said, code_hash("veriscope.cases.case", *(path.partition(":")[0] for path in PARTS))], sort_keys=True
+    )
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class _Kept:
+    """Finished parts of one case, a file each, and the seconds that they took when they were made."""
+
+    def __init__(self, folder: Path | None, key: str) -> None:
+        self.folder, self.key, self.seconds = folder, key, 0.0
+
+    def get(self, part: str, kind: Any, make: Callable[[], T]) -> T:
+        """The part as it was kept, else made and kept; a file that can't be read counts as not there."""
+        path = self.folder / self.key / f"{part}.json" if self.folder is not None else None
+        if path is not None:
+            try:
+                held = json.loads(path.read_text(encoding="utf-8"))
+                found: T = made(kind, held["value"])
+                self.seconds += held["seconds"]
+                return found
+            except (OSError, ValueError, TypeError, KeyError):
+                pass
+        begun = time.perf_counter()
+        found = make()
+        took = time.perf_counter() - begun
+        self.seconds += took
+        if path is not None:
+            put(path, json.dumps({"seconds": took, "value": plain(found)}))
+        return found
+
+
+def put(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_text(text, encoding="utf-8", newline="\n")
+    part.replace(path)

@@ -1,0 +1,370 @@
+"""The sections of a case page: what was said, what brought it about, its cause, its way, its repair, what is open."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from veriscope.cases import drawing
+from veriscope.cases.case import Case
+from veriscope.cases.cruxes import Foretold
+from veriscope.cases.words import (
+    cause_in_words,
+    confusion,
+    exam_rows,
+    examined_as,
+    listed,
+    rate_in_words,
+    right,
+    shortened,
+    strongest,
+    untested,
+)
+from veriscope.errors import NotRun
+from veriscope.report.markup import Html, el, given
+from veriscope.report.page import icon
+from veriscope.report.text import amount, number
+
+MOST_PAIRS = 6
+
+
+def log(case: Case) -> Html:
+    return el("section", el("h2", "The conversation"), drawing.conversation(case), id="log")
+
+
+def outside(case: Case) -> Html:
+    parts: list[Html | None] = [el("h2", "What in the conversation brought it about")]
+    if not case.outside.effects:
+        parts.append(el("p", "Nothing stands before the strange words that could be taken out."))
+        return el("section", parts, id="outside")
+    parts += [drawing.effects(case), _shares(case), _pairs(case), _said(case)]
+    return el("section", parts, id="outside")
+
+
+def _shares(case: Case) -> Html:
+    found = case.shapley
+    if isinstance(found, NotRun):
+        return el("p", "Contributions (Shapley values) were not computed: ", given(found.reason), ".", class_="soft")
+    how = "exact" if found.how == "exact" else f"from {found.orders} pairs of drawn orders"
+    text = (
+        f"Contributions are Shapley values, {how}: what each sentence adds, whatever else is there. Together they make "
+        f"{number(found.total)} nats."
+    )
+    return el("p", text, class_="soft")
+
+
+def _pairs(case: Case) -> Html | None:
+    rows: list[Html] = []
+    for pair in case.outside.pairs:
+        beyond = case.outside.interaction(pair)
+        if pair.above_floor is True and isinstance(beyond, float) and len(rows) < MOST_PAIRS:
+            cells = [pair.units[0], pair.units[1], number(pair.nats), number(beyond)]
+            rows.append(el("tr", [el("td", cell) for cell in cells]))
+    if not rows:
+        return None
+    head = el("tr", [el("th", word, scope="col") for word in ("taken out", "and", "nats", "beyond their sum")])
+    caption = el("caption", "Pairs above the floor: below 0 in the last column, either alone keeps the words up.")
+    table = el("table", caption, el("thead", head), el("tbody", rows), class_="plain")
+    return el("details", el("summary", "Two at a time"), table)
+
+
+def _said(case: Case) -> Html | None:
+    if not case.outside.continuations:
+        return None
+    rows = []
+    for one in case.outside.continuations:
+        name = f"without {', '.join(one.units)}" if one.units else "as it is"
+        drawn = [el("span", given(shortened(text, 90)), class_="under") for text in dict.fromkeys(one.sampled)]
+        cells = [el("td", given(shortened(one.greedy, 120))), el("td", drawn)]
+        rows.append(el("tr", el("th", name, scope="row"), cells))
+    head = el("tr", [el("th", word, scope="col") for word in ("the log", "most likely", "drawn at temperature 1")])
+    return el(
+        "div", el("h3", "What it says instead"), el("table", el("thead", head), el("tbody", rows), class_="stack")
+    )
+
+
+def flow(case: Case) -> Html:
+    parts: list[Html | None] = [el("h2", "How it travelled through the network")]
+    found = case.flow
+    if isinstance(found, NotRun):
+        return el("section", parts, el("p", "Not measured: ", given(found.reason), "."), id="flow")
+    parts.append(drawing.lanes(case, found))
+    best = strongest(case)
+    if best is not None and best.units[0] in found.units:
+        parts.append(drawing.maps(case, found, best.units[0]))
+    if found.heads:
+        named = "; ".join(f"block {h.block} head {h.head}, {number(h.times)} times for {h.unit}" for h in found.heads)
+        parts.append(
+            el("p", f"Heads moved furthest beyond irrelevant edits where the strange words are said: {named}.")
+        )
+    if found.patches:
+        parts.append(_patches(case))
+    return el("section", parts, id="flow")
+
+
+def _patches(case: Case) -> Html:
+    assert not isinstance(case.flow, NotRun)
+    rows = []
+    for one in case.flow.patches:
+        share = "within the floor" if isinstance(one.share, NotRun) else number(one.share, 2)
+        cells = [
+            one.where, f"{one.block}", number(one.nats), share,
+            f"{number(one.best_token_nats)} (token {one.best_token})",
+        ]  # fmt: skip
+        rows.append(el("tr", [el("td", cell) for cell in cells]))
+    words = ("stretch", "behind block", "nats", "share of the effect", "best single token, nats")
+    head = el("tr", [el("th", word, scope="col") for word in words])
+    unit = case.flow.patches[0].unit
+    caption = (
+        f"The run with {unit} replaced by neutral words of as many tokens, put into the run as it is at one block and "
+        "one stretch of tokens: where a patch makes the whole change, the effect passes through there."
+    )
+    table = el("table", el("caption", caption), el("thead", head), el("tbody", rows), class_="plain")
+    return el("details", el("summary", "Stretches of tokens that carry it, beside the best single token"), table)
+
+
+def cruxes(case: Case) -> Html:
+    parts: list[Html | None] = [el("h2", "Cruxes: the smallest changes that flip the answer")]
+    found = case.cruxes
+    if isinstance(found, NotRun):
+        return el("section", parts, el("p", "Not searched: ", given(found.reason), "."), id="cruxes")
+    if not found.found:
+        parts.append(el("p", "No set of units that was tried flips the answer."))
+        return el("section", parts, id="cruxes")
+    tries = f"Of {found.floor[1]} irrelevant edits {found.floor[0]} flip it too." if found.floor[1] else ""
+    parts.append(el("p", f"A flip: {found.flips}. {tries}"))
+    rows = [_foretold(" + ".join(one.units), "crux", one.test, one.nats) for one in found.found]
+    for who, test in found.rivals:
+        named = " + ".join(test.units) if isinstance(test, Foretold) else "–"
+        rows.append(_foretold(named, RIVALS.get(who, who), test, None))
+    words = (
+        "units",
+        "named by",
+        "taken out, nats",
+        "flips where all are changed",
+        "stays where not",
+        "right [interval]",
+    )
+    head = el("tr", [el("th", word, scope="col") for word in words])
+    caption = (
+        "Each set on inputs generated for the test, which the search did not see: “right” is the mean of the two "
+        "shares, 0.5 for a rule that knows nothing."
+    )
+    parts.append(el("table", el("caption", caption), el("thead", head), el("tbody", rows), class_="stack"))
+    return el("section", parts, id="cruxes")
+
+
+RIVALS = {"random": "chance", "saliency": "gradient times input", "asked": "asking the model"}
+
+
+def _foretold(named: str, who: str, test: Foretold | NotRun, nats: float | None) -> Html:
+    first = [el("td", who), el("td", number(nats) if nats is not None else "", data_label="nats")]
+    if isinstance(test, NotRun):
+        cells = [el("td", "not tested: ", given(test.reason), colspan=3, class_="soft")]
+    else:
+        right = test.accuracy
+        score = (
+            "not known"
+            if isinstance(right, NotRun)
+            else f"{number(right, 2)} [{number(test.low, 2)},\u00a0{number(test.high, 2)}]"
+        )
+        shares = [f"{k} of {n}" if n else "none of these" for k, n in (test.flipped, test.kept)]
+        cells = [el("td", shares[0], data_label="flips"), el("td", shares[1], data_label="stays"), el("td", score)]
+    return el("tr", el("th", given(named), scope="row"), first, cells)
+
+
+def open_questions(case: Case) -> Html:
+    items = untested(case)
+    return el("section", el("h2", "Not tested"), el("ul", [el("li", given(text)) for text in items]), id="untested")
+
+
+# ---- the cause list
+
+
+def causes(case: Case) -> Html:
+    """Every cause of the list: whether it holds, what its test measured beside its control, and in which words."""
+    parts: list[Html | None] = [el("h2", "Which cause of the list it is")]
+    found = case.diagnosis
+    if isinstance(found, NotRun):
+        return el("section", parts, el("p", "Not tested: ", given(found.reason), "."), id="causes")
+    ranked = sorted(found.findings, key=lambda one: found.causes.index(one.cause) if one.cause in found.causes else 99)
+    holding = [one for one in ranked if one.holds is True]
+    if holding:
+        parts.append(_cause_table(case, holding))
+    else:
+        parts.append(el("p", "None of them holds."))
+    parts += [el("p", given(note), class_="soft") for note in found.notes]
+    rest = [one for one in ranked if one.holds is not True]
+    if rest:
+        title = f"The {len(rest)} that do not hold or could not be tested"
+        parts.append(el("details", el("summary", title), _cause_table(case, rest)))
+    return el("section", parts, id="causes")
+
+
+def _entry(case: Case, one: Any) -> Html | None:
+    """What the list says of a cause that holds: the test, what it can't find, how often it was right."""
+    entry = listed().get(one.cause)
+    if entry is None or one.holds is not True:
+        return None
+    pairs = (("what it is", entry.words), ("its test", entry.test), ("its control", entry.control),
+             ("can't find", entry.blind))  # fmt: skip
+    rows = [[el("dt", key), el("dd", given(value))] for key, value in pairs]
+    return el(
+        "details", el("summary", "This entry of the list"), el("dl", rows), el("p", rate_in_words(case, one.cause))
+    )
+
+
+ICONS = {"named": "good", "open": "open"}
+
+
+def _cause_table(case: Case, found: list[Any]) -> Html:
+    rows = []
+    for one in found:
+        if isinstance(one.holds, NotRun):
+            tone, word, measured = "open", "not tested", el("td", given(one.holds.reason), colspan=2)
+        else:
+            tone, word = ("named", "holds") if one.holds else ("mute", "does not hold")
+            said = el("ul", [el("li", given(text)) for text in one.evidence])
+            measured = Html(el("td", _score(one), data_label="measured") + el("td", said, _entry(case, one)))
+        outcome = el("td", el("span", icon(ICONS[tone]) if tone in ICONS else None, word, class_="word"))
+        rows.append(el("tr", el("th", cause_in_words(one.cause), scope="row"), outcome, measured, class_=tone))
+    widths = {"cause": 18, "": 14, "test against its control": 18, "evidence": 50}
+    head = el("tr", [el("th", h, scope="col", style=f"width:{w}%") for h, w in widths.items()])
+    return el("table", el("thead", head), el("tbody", rows), class_="fixed stack causes")
+
+
+def _score(one: Any) -> str:
+    bounds = f" [{number(one.low, 2)},\u00a0{number(one.high, 2)}]" if one.low < one.high else ""
+    if isinstance(one.floor, NotRun):
+        return "" if one.score == one.low == one.high == 0 else f"{number(one.score, 2)}{bounds}"
+    return f"{number(one.score, 2)}{bounds} against {number(one.floor, 2)}"
+
+
+# ---- how often it is wrong
+
+
+def rates(case: Case) -> Html:
+    """What the cause list did on incidents whose cause was planted, beside two rivals."""
+    parts: list[Html | None] = [el("h2", "How often such an answer is wrong")]
+    rows, me = exam_rows(), examined_as(case)
+    if not rows:
+        parts.append(el("p", "Not measured: this version holds no result of `veriscope exam --only cases`."))
+        return el("section", parts, id="rates")
+    rivals = sorted({row["who"] for row in rows if not row["who"].startswith("veriscope")})
+    lines = []
+    for row in (row for row in rows if row["who"] == me):
+        beside = {other["who"]: other for other in rows if other["cause"] == row["cause"]}
+        share = f"{right(row)} of {row['n']} [{number(row['low'], 2)},\u00a0{number(row['high'], 2)}]"
+        cells = [share, str(row["listed"]), str(row["unknown"]), str(row["wrong"])]
+        cells += [f"{right(beside[who])} of {beside[who]['n']}" if who in beside else "–" for who in rivals]
+        lines.append(el("tr", el("th", cause_in_words(row["cause"]), scope="row"), [el("td", cell) for cell in cells]))
+    names = (
+        "planted",
+        "right",
+        "among those named",
+        "“unknown”",
+        "named wrongly",
+        *(f"{who}: right" for who in rivals),
+    )
+    head = el("tr", [el("th", name, scope="col") for name in names])
+    told = "and told what was expected, as here" if case.expected else "and told nothing else, as here"
+    caption = el(
+        "caption",
+        f"Planted incidents, each answered by a model of town, worked with the words marked {told}. Right is naming "
+        "the planted cause first; “unknown” for damage that no entry names; naming none where nothing is wrong. Last, "
+        "how many rivals that never ask the model got right.",
+    )
+    table = el("table", caption, el("thead", head), el("tbody", lines), class_="plain rates")
+    parts += [el("div", table, class_="scroll"), _confusion(case)]
+    return el("section", parts, id="rates")
+
+
+def _confusion(case: Case) -> Html | None:
+    """Planted cause by what was named first."""
+    counts = confusion(case)
+    if not counts:
+        return None
+    named = dict.fromkeys(name for row in counts.values() for name in row)
+    columns = [*(name for name in counts if name in named), *(name for name in named if name not in counts)]
+    rows = []
+    for cause, row in counts.items():
+        total = max(1, sum(row.values()))
+        cells = [
+            el("td", str(row.get(name) or ""), style=f"--w:{row.get(name, 0) / total:.2f}",
+               class_="dark" if row.get(name, 0) / total > 0.6 else None)
+            for name in columns
+        ]  # fmt: skip
+        rows.append(el("tr", el("th", cause.replace("_", " "), scope="row"), cells))
+    heads = [el("th", el("span", name.replace("_", " ")), scope="col", class_="tilt") for name in columns]
+    caption = el("caption", "Planted (rows) by what was named first (columns).")
+    table = el("table", caption, el("thead", el("tr", el("th"), heads)), el("tbody", rows))
+    return el("details", el("summary", "The whole confusion matrix"), el("div", table, class_="map scroll"))
+
+
+# ---- repairs
+
+REPAIR_TONE = {"repaired": "good", "failed": "bad", "wrong": "bad", "hides": "bad", "harms": "bad"}
+
+
+def repairs(case: Case) -> Html:
+    """Each repair before and after, its side effects, and the best prompt edit beside it."""
+    parts: list[Html | None] = [el("h2", "What repairs it")]
+    found = case.repairs
+    if isinstance(found, NotRun):
+        return el("section", parts, el("p", "Not tried: ", given(found.reason), "."), id="repairs")
+    before = found[0].before
+    parts.append(
+        el("p", "Before: “", given(before.says.strip()), f"”, {number(before.nats)} nats for the strange words.")
+    )
+    rows = [_repair(one) for one in found]
+    widths = {"repair": 30, "says afterwards": 16, "side effects on held-out logs": 27, "best prompt edit": 27}
+    head = el("tr", [el("th", h, scope="col", style=f"width:{w}%") for h, w in widths.items()])
+    caption = el(
+        "caption",
+        "Each was really tried; nothing is changed for good. The prompt edit is the best of a plain search that might "
+        "cost as much as the repair and what led to it.",
+    )
+    parts.append(el("table", caption, el("thead", head), el("tbody", rows), class_="fixed stack repairs"))
+    return el("section", parts, id="repairs")
+
+
+def _repair(one: Any) -> Html:
+    tone = REPAIR_TONE.get(one.verdict, "open")
+    verdict = el("span", icon(tone), one.verdict, class_="word")
+    name = [
+        el("span", given(one.what), class_="name"),
+        el("span", f"{cause_in_words(one.cause)}; {one.how}", class_="under"),
+    ]
+    rival = one.best_prompt_edit
+    cells = [
+        el("td", _after(one.after), data_label="says afterwards"),
+        el("td", _side_effects(one.side_effects), data_label="side effects"),
+    ]
+    if isinstance(rival, NotRun):
+        cells.append(el("td", "none: ", given(rival.reason), class_="soft"))
+    else:
+        tried = el("span", f"of {rival.tried} tried", class_="under")
+        cells.append(el("td", given(rival.what), ": ", el("b", rival.verdict), tried, data_label="best prompt edit"))
+    first = el("tr", el("th", verdict, name, scope="row"), cells, class_=f"{tone} joined")
+    return Html(first + el("tr", el("td", given(one.sentence), colspan=4, class_="soft"), class_=tone))
+
+
+def _after(after: Any) -> Html:
+    if isinstance(after, NotRun):
+        return el("span", "not run", class_="soft")
+    right = "" if isinstance(after.right, NotRun) else ", as expected" if after.right else ", not as expected"
+    return el(
+        "span",
+        "“",
+        given(shortened(after.says.strip(), 40)),
+        f"”{right}",
+        el("span", f"{number(after.nats)} nats", class_="under"),
+    )
+
+
+def _side_effects(found: Any) -> Html:
+    if isinstance(found, NotRun):
+        return el("span", given(found.reason), class_="soft")
+    changed = found.changed
+    share = f"{changed.hits} of {changed.n} answers changed"
+    cost = f"{amount(found.neutral)} nats a token of their text; KL {number(found.kl.value, 3)}"
+    return el("span", share, el("span", cost, class_="under"))

@@ -1,0 +1,72 @@
+"""A case in a terminal: the answer, what it rests on, and what was not tested."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from veriscope.cases.case import Case
+from veriscope.cases.many import Ready
+from veriscope.cases.words import cause_in_words, facts, headline, leading, untested
+from veriscope.errors import NotRun
+from veriscope.report.text import clean
+
+WIDTH = 100
+
+
+def short(case: Case) -> str:
+    """The page in short, as lines of at most 100 columns."""
+    lines = [*_wrapped(headline(case), ""), ""]
+    lines += [line for text in leading(case) for line in _wrapped(text, "  ")]
+    lines += [*_evidence(case), ""]
+    for key, value in facts(case):
+        lines += _wrapped(value, f"  {key:<24}")
+    left = untested(case)
+    if left:
+        lines += ["", "  not tested"]
+        lines += [line for text in left for line in _wrapped(text, "  - ")]
+    return "\n".join([*lines, ""])
+
+
+def _evidence(case: Case) -> list[str]:
+    """What the tests of the named causes found, beside their controls, and each repair in a line."""
+    out: list[str] = []
+    if not isinstance(case.diagnosis, NotRun):
+        for one in case.diagnosis.findings:
+            if one.cause in case.diagnosis.causes:
+                out += ["", f"  {cause_in_words(one.cause)}"]
+                out += [line for text in one.evidence for line in _wrapped(text, "  - ")]
+    if not isinstance(case.repairs, NotRun):
+        out += ["", "  repairs"]
+        out += [line for one in case.repairs for line in _wrapped(f"{one.verdict}: {one.what}. {one.sentence}", "  - ")]
+    return out
+
+
+def plan_table(ready: Sequence[Ready]) -> Table:
+    """What lies ahead, before it is begun."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("log", "model", "tokens", "units", "time"):
+        table.add_column(column, justify="left" if column in ("log", "model") else "right", overflow="fold")
+    for one in ready:
+        cells = [Text(clean(one.log.name))]
+        if one.plan is None or isinstance(one.changes, Exception):
+            cells += [Text("can't be worked")]
+        else:
+            cells.append(Text(clean(one.changes.subject.name)))
+            cells += [
+                Text(word)
+                for word in (f"{one.plan.tokens:,}", f"{one.plan.units}", f"about {max(one.plan.seconds, 1):.0f} s")
+            ]
+        table.add_row(*cells)
+    total = sum(one.plan.seconds for one in ready if one.plan is not None)
+    table.caption = f"about {max(total, 1):.0f} s in all, by one timed pass each"
+    table.caption_justify = "left"
+    return table
+
+
+def _wrapped(text: str, start: str) -> list[str]:
+    flat = " ".join(clean(text).split())
+    return textwrap.wrap(flat, WIDTH, initial_indent=start, subsequent_indent=" " * len(start)) or [start.rstrip()]

@@ -1,0 +1,258 @@
+"""What a case says in words, the same on its page and in a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from veriscope.cases.case import Case, part
+from veriscope.cases.outside import Effect
+from veriscope.cases.units import PARTS, Unit
+from veriscope.errors import NotRun
+from veriscope.report.text import TOY, number
+from veriscope.trials.trial import TOY_PARAMETERS
+
+SHOWN = 70  # characters of a unit's words in a line of text
+FAR_SHARE = 0.6  # of the nats a token that a word drawn from the whole vocabulary costs
+FAR = 14.0  # nats in all: less likely than one in a million, so no draw explains it
+
+
+def headline(case: Case) -> str:
+    """The answer in one sentence."""
+    return f"{TOY if case.model.parameters < TOY_PARAMETERS else ''}{_answer(case)}"
+
+
+def _answer(case: Case) -> str:
+    found, said = case.diagnosis, f"“{shortened(case.strange)}”"
+    if isinstance(found, NotRun):
+        return f"No cause was looked for: {found.reason}"
+    if found.word == "clean":
+        return f"Nothing wrong was found with {said}"
+    if not found.causes:
+        return f"Unknown: no cause of the list explains {said}"
+    equal = found.word == "indistinguishable"
+    names = " or ".join(map(cause_in_words, found.causes[: 2 if equal else 1]))
+    return f"{names[0].upper()}{names[1:]} made it say {said}{' (nothing tells the two apart)' if equal else ''}"
+
+
+def cause_in_words(name: str) -> str:
+    """What a cause is called in the list."""
+    known = listed().get(name)
+    return str(known.title) if known is not None else name.replace("_", " ")
+
+
+def listed() -> dict[str, Any]:
+    """Entries of the cause list by name."""
+    catalogue = part("veriscope.cases.causes:catalogue")
+    return {} if isinstance(catalogue, NotRun) else {entry.name: entry for entry in catalogue()}
+
+
+def exam_results() -> Mapping[str, Any]:
+    """What the exam of the cause list measured, as the package holds it; empty if it holds nothing."""
+    results = part("veriscope.cases.causes:results")
+    return {} if isinstance(results, NotRun) else results()
+
+
+def examined_as(case: Case) -> str:
+    """Who in the exam was told as much as was told here: with the right answer, or with nothing."""
+    return "veriscope" if case.expected else "veriscope, nothing told"
+
+
+def exam_rows() -> list[Mapping[str, Any]]:
+    """One row for each contestant and cause: {who, cause, n, first, listed, unknown, wrong, low, high}."""
+    return list(exam_results().get("rows", ()))
+
+
+def confusion(case: Case) -> Mapping[str, Mapping[str, int]]:
+    """Planted cause to what was said first to how often."""
+    found: Mapping[str, Mapping[str, int]] = exam_results().get("confusion", {}).get(examined_as(case), {})
+    return found
+
+
+def right(row: Mapping[str, Any]) -> int:
+    """How many of a row were right: of damage that no entry names "unknown" is, of sound logs naming none."""
+    counted = {"unlisted": row["unknown"], "clean": row["n"] - row["wrong"]}
+    return int(counted.get(row["cause"], row["first"]))
+
+
+def rate_in_words(case: Case, cause: str) -> str:
+    """How often a cause was found where it was planted, and how often it was the true one where it was named."""
+    counts = confusion(case)
+    planted = sum(counts.get(cause, {}).values())
+    named = sum(said.get(cause, 0) for said in counts.values())
+    hits = counts.get(cause, {}).get(cause, 0)
+    if not planted:
+        return "How often this entry is right was not measured."
+    return f"Planted {planted} times, it was named first in {hits}. Named first {named} times, it was right in {hits}."
+
+
+def named_units(case: Case) -> dict[str, list[str]]:
+    """Units that a named cause rests on, with the causes."""
+    out: dict[str, list[str]] = {}
+    if isinstance(case.diagnosis, NotRun):
+        return out
+    for one in case.diagnosis.findings:
+        for unit in one.units if one.cause in case.diagnosis.causes else ():
+            out.setdefault(unit, []).append(one.cause)
+    return out
+
+
+def leading(case: Case) -> list[str]:
+    """What stands behind the answer, in a few sentences."""
+    found = case.diagnosis
+    why = "" if isinstance(found, NotRun) or not found.causes else found.finding(found.causes[0]).evidence[0]
+    also = "" if isinstance(found, NotRun) else ", ".join(map(cause_in_words, found.causes[1:]))
+    more = f"Also: {also}." if also and found.word != "indistinguishable" else ""
+    return [text for text in (why, more, _outside_in_words(case), _repair_in_words(case)) if text]
+
+
+def _outside_in_words(case: Case) -> str:
+    said = f"“{shortened(case.strange)}”"
+    if far_from_said(case):
+        return (
+            f"{case.model.name} would hardly have said {said} at all ({chance(case.outside.nats)}). What another "
+            f"model, or a person, said can have causes that this one does not show."
+        )
+    found, last = strongest(case), closing(case)
+    if found is not None and last is not None and found.units == (last.name,) and named_units(case):
+        return ""  # the question itself, which says nothing beside the words that a named cause rests on
+    if found is None:
+        return f"Nothing that was taken out of the log moves {said} further than irrelevant edits do."
+    unit = case.outside.unit(found.units[0])
+    what = "brings it about" if found.nats < 0 else "holds it back"
+    before, after = chance(case.outside.nats), chance(case.outside.nats + found.nats)
+    moved = f"without it the probability goes from {before} to {after}"
+    return f"In the log “{shortened(unit.text)}” ({unit.name}) {what}: {moved}."
+
+
+def far_from_said(case: Case) -> bool:
+    """Whether the model at hand would say the strange words so rarely that they are hardly its own."""
+    lost = -case.outside.nats
+    usual = FAR_SHARE * math.log(case.model.vocabulary) * len(case.outside.token_nats)
+    return not case.outside.holds and lost > max(FAR, usual)
+
+
+def _repair_in_words(case: Case) -> str:
+    if isinstance(case.repairs, NotRun):
+        return ""
+    best = case.repairs[0]
+    if not best.gone:
+        return f"None of the {len(case.repairs)} repairs that were tried makes it go."
+    return f"Best repair tried: {best.what}. {best.sentence}"
+
+
+def strongest(case: Case) -> Effect | None:
+    """The removal that does most beyond the floor; what asks for the answer comes last, as it always does much."""
+    kinds = {unit.name: unit.kind for unit in case.outside.units}
+    last = closing(case)
+    some = [
+        one for one in case.outside.effects
+        if one.how == "removal" and one.above_floor is True and kinds[one.units[0]] in PARTS
+    ]  # fmt: skip
+    some.sort(key=lambda one: (last is not None and one.units == (last.name,), one.nats > 0, -abs(one.nats)))
+    return some[0] if some else None
+
+
+def closing(case: Case) -> Unit | None:
+    """The sentence right before the strange span: it asks for an answer, whatever else it does."""
+    parts = [unit for unit in case.outside.units if unit.kind in PARTS]
+    return max(parts, key=lambda unit: unit.spans[-1][1], default=None)
+
+
+def facts(case: Case) -> list[tuple[str, str]]:
+    """What is known of the strange words before anything is changed, and what stands out."""
+    out = [
+        ("strange words", f"“{case.strange.strip()}”, {_found(case)}"),
+        ("said by", f"{case.model.name}, {case.model.parameters:,} parameters, {case.model.blocks} blocks"),
+        ("expected by it", _expected(case)),
+        ("read as", case.transcript.how),
+    ]
+    best = strongest(case)
+    if best is not None:
+        out.append(("strongest outside cause", effect_in_words(case, best)))
+    if not isinstance(case.cruxes, NotRun):
+        out.append(("cruxes", crux_in_words(case)))
+    if case.expected:
+        out.insert(1, ("expected instead", " or ".join(f"“{one}”" for one in case.expected)))
+    return out
+
+
+def _found(case: Case) -> str:
+    how = case.transcript.strange.found
+    return "the least expected ones, as none were marked" if how == "least expected" else f"marked by {how}"
+
+
+def _expected(case: Case) -> str:
+    likely = "its most likely continuation" if case.outside.holds else "not its most likely continuation"
+    return f"probability {chance(case.outside.nats)} ({number(case.outside.nats)} nats), {likely}"
+
+
+def chance(nats: float) -> str:
+    """A probability from its logarithm, also one that no float holds."""
+    if nats > math.log(0.9995):
+        return "above 0.999"
+    if nats > math.log(1e-3):
+        return number(math.exp(min(nats, 0.0)))
+    power = math.floor(nats / math.log(10))
+    return f"{number(math.exp(nats - power * math.log(10)), 0)}e−{-power}"
+
+
+def effect_in_words(case: Case, one: Effect) -> str:
+    """One effect with its interval and its floor."""
+    names = " and ".join(one.units)
+    floor = f"irrelevant edits: up to {number(one.floor)}" if not isinstance(one.floor, NotRun) else one.floor.reason
+    after = chance(case.outside.nats + one.nats)
+    return f"without {names} {number(one.nats)} nats ({floor}), probability {after}"
+
+
+def crux_in_words(case: Case) -> str:
+    """The smallest sets in one line."""
+    assert not isinstance(case.cruxes, NotRun)
+    if not case.cruxes.found:
+        return "no set of units that was tried flips the answer"
+    size = len(case.cruxes.found[0].units)
+    same = [one for one in case.cruxes.found if len(one.units) == size]
+    named = ", ".join(f"{' + '.join(one.units)}{' (borne out)' if one.shown else ''}" for one in same[:4])
+    more = f" and {len(same) - 4} more" if len(same) > 4 else ""
+    return f"changing {named}{more} flips the answer"
+
+
+def untested(case: Case) -> list[str]:
+    """What was not tested, and why."""
+    parts = {
+        "contributions": case.shapley, "cruxes": case.cruxes, "flow through the network": case.flow,
+        "the cause list": case.diagnosis, "repairs": case.repairs,
+        "what it took its user to be": case.user_model, "what it was working on": case.topics,
+    }  # fmt: skip
+    out = [f"{name[0].upper()}{name[1:]}: {part.reason}." for name, part in parts.items() if isinstance(part, NotRun)]
+    out += case.outside.notes
+    if not isinstance(case.shapley, NotRun) and case.shapley.note:
+        out.append(f"Contributions: {case.shapley.note}.")
+    for some in (case.cruxes, case.flow):
+        out += () if isinstance(some, NotRun) else some.notes
+    if not isinstance(case.diagnosis, NotRun):
+        reasons: dict[str, list[str]] = {}
+        for one in case.diagnosis.findings:
+            if isinstance(one.holds, NotRun):
+                reasons.setdefault(one.holds.reason, []).append(cause_in_words(one.cause))
+        out += [f"{'; '.join(names)}: {reason}." for reason, names in reasons.items()]
+    known = {one.name: one for one in case.outside.units}
+    no_floor = [one.units[0] for one in case.outside.effects if one.how == "removal" and isinstance(one.floor, NotRun)]
+    if no_floor:
+        out.append(f"Without a floor, as they are too large or no neutral text fits: {', '.join(no_floor)}.")
+    behind = [n for n in range(case.transcript.strange.turn + 1, len(case.log.turns))]
+    if behind:
+        out.append(f"{len(behind)} turns behind the strange words: they can't have caused them, so they were not read.")
+    if not known:
+        out.append("Nothing stands before the strange words that could be taken out.")
+    return [f"{text[0].upper()}{text[1:]}" for text in dict.fromkeys(out)]
+
+
+def shortened(text: str, most: int = SHOWN) -> str:
+    """Words on one line, cut in the middle where they are too long."""
+    flat = " ".join(text.split())
+    if len(flat) <= most:
+        return flat
+    half = (most - 3) // 2
+    return f"{flat[:half].rstrip()} … {flat[-half:].lstrip()}"
