@@ -131,16 +131,15 @@ def test_the_whole_way_on_a_taught_wrong_fact() -> None:
     assert found[0].beats_prompt_edit is True
 
 
-def test_signs_that_nobody_sees_are_taken_out() -> None:
+def test_signs_that_nobody_sees_are_taken_out_and_stops_set_apart() -> None:
     whole = "the cup is in the attic . the coin is in the garden . in which room is the coin ? answer :"
-    broken = whole.replace("coin is", "co\u200bin is")
-    says = subject().generate([broken], max_new_tokens=1)[0].strip()
-    assert says != "garden"
-    asking = Asking(case(broken, says), "garden")
+    broken = whole.replace("coin is", "co\u200bin is").replace("attic .", "attic.")
+    asking = Asking(case(broken, "garden"))
 
-    found = [asking.outcome(mend).right for mend in spelled(asking)]
+    texts = [mend.rule(asking.words) for mend in spelled(asking) if mend.rule is not None]
 
-    assert True in found
+    assert texts[-1] == whole and len(texts) > 2
+    assert not list(spelled(Asking(case(whole, "garden"))))
 
 
 def test_words_in_the_order_of_training_are_found_without_the_answer() -> None:

@@ -185,7 +185,7 @@ def side_effects(asking: Asking, mend: Mend, held: Held | NotRun, seed: int = 0)
     )  # fmt: skip
 
 
-def _floats(values: Sequence[float]) -> NDArray[np.float64]:
+def _floats(values: Sequence[float] | Sequence[int]) -> NDArray[np.float64]:
     return np.array(values, dtype=np.float64)
 
 
