@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -106,8 +107,8 @@ def erased(asking: Asking, near: Sequence[Words], units: Sequence[Unit]) -> Iter
             noise = torch.randn(len(gap), generator=torch.Generator().manual_seed(asking.seed)).to(gap)
             other = _erase(site, noise, lacking.mean(0), dose)
             what = f"{'take away' if dose == 1 else 'turn round'} in block {block} what {units[0].name} adds there"
-            yield Mend(what, "activations", subject, edits=(edit,), control=lambda other=other: Mend(
-                "a random direction", "activations", subject, edits=(other,)
+            yield Mend(what, "activations", subject, edits=(edit,), control=partial(
+                Mend, "a random direction", "activations", subject, edits=(other,)
             ))  # fmt: skip
 
 
@@ -185,8 +186,8 @@ def rank_one(lesson: Lesson) -> Iterator[Mend]:
         matrix, other = (torch.outer(spread / (keys @ spread), one) for one in (change, noise))
         yield Mend(
             what, "weights", _added(subject, name, matrix),
-            control=lambda name=name, other=other: Mend(
-                "a random change of the same size at the same key", "weights", _added(subject, name, other)
+            control=partial(
+                _of_weights, "a random change of the same size at the same key", subject, name, other
             ),
         )  # fmt: skip
 
@@ -265,9 +266,7 @@ def embedding_moved(asking: Asking, token: int) -> Iterator[Mend]:
         yield Mend(
             f"move the embedding of '{word}' {how} {NEIGHBOURS} words expected in its place", "weights",
             _added(subject, name, change),
-            control=lambda other=other: Mend(
-                "the same embedding moved as far at random", "weights", _added(subject, name, other)
-            ),
+            control=partial(_of_weights, "the same embedding moved as far at random", subject, name, other),
         )  # fmt: skip
 
 
@@ -311,18 +310,19 @@ def fine_tuned(lesson: Lesson) -> Iterator[Mend]:
 
     The control is trained for as many steps on the answers that are given already.
     """
-    asking = lesson.asking
     for rate in RATES:
         subject = _trained(lesson, rate, lesson.wanted)
         if subject is None:
             continue
         yield Mend(
             f"train on {len(lesson.near)} lines for at most {TRAINED} steps at rate {rate:g}", "training", subject,
-            control=lambda rate=rate: Mend(
-                "as many steps on the answers that are given already", "training",
-                _trained(lesson, rate, tuple(asking.ending), stop=False) or asking.subject,
-            ),
+            control=partial(_trained_as_it_is, lesson, rate),
         )  # fmt: skip
+
+
+def _trained_as_it_is(lesson: Lesson, rate: float) -> Mend:
+    tuned = _trained(lesson, rate, tuple(lesson.asking.ending), stop=False) or lesson.asking.subject
+    return Mend("as many steps on the answers that are given already", "training", tuned)
 
 
 def _trained(lesson: Lesson, rate: float, wanted: Sequence[int], stop: bool = True) -> Subject | None:
@@ -418,7 +418,12 @@ def _added(subject: Subject, name: str, change: Tensor) -> Subject:
     return copied
 
 
-def _name_of(subject: Subject, weight: Tensor) -> str:
+def _of_weights(what: str, subject: Subject, name: str, change: Tensor) -> Mend:
+    """A change of one weight, made when it is asked for: each holds a copy of the model."""
+    return Mend(what, "weights", _added(subject, name, change))
+
+
+def _name_of(subject: Subject, weight: Tensor | nn.Module) -> str:
     return next(name for name, own in subject.module.named_parameters() if own is weight)
 
 

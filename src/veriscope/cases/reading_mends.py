@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import permutations
 from math import perm
 from typing import Any
@@ -42,11 +43,15 @@ def spelled(asking: Asking) -> Iterator[Mend]:
         rules.append((f"write {shown}", lambda text: _known(text, unknown)))
     useful = [(what, rule) for what, rule in rules if rule(asking.words.text) != asking.words.text]
     for what, rule in useful:
-        yield Mend(what, "tokenizer", asking.subject, lambda words, rule=rule: rule(words.text))
+        yield Mend(what, "tokenizer", asking.subject, partial(_by, rule))
     if len(useful) > 1:
         yield Mend(
             "; ".join(what for what, _ in useful), "tokenizer", asking.subject, lambda words: _all(useful, words)
         )
+
+
+def _by(rule: Callable[[str], str], words: Words) -> str:
+    return rule(words.text)
 
 
 def _all(rules: Sequence[tuple[str, Any]], words: Words) -> str:

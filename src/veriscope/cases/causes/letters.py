@@ -132,7 +132,8 @@ def _repeats(evidence: Evidence, token: int, odd: torch.Tensor) -> tuple[float, 
     """Log-probability of a token where a list is said again, and the 10% quantile of ordinary tokens there."""
     rng = np.random.default_rng([evidence.seed, 0x61])
     ordinary = _ordinary(evidence, odd, rng)
-    mine, theirs = [], []
+    mine: list[float] = []
+    theirs: list[float] = []
     texts = []
     for _ in range(LISTS):
         words = rng.choice(ordinary, LENGTH, replace=False).tolist()
