@@ -101,6 +101,7 @@ def test_what_the_model_would_hardly_have_said_is_called_so() -> None:
     case = work(log, subject(), (0, len(" vextrol quell zinqua")), options=Options(repair=False))
 
     assert "would hardly have said" in page(case) and "would hardly have said" not in page(worked())
+    assert "sampling" not in case.diagnosis.causes
 
 
 FINDINGS = (

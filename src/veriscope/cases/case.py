@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import pkgutil
 import time
@@ -36,6 +37,9 @@ STEPS = ("outside causes", "contributions", "cruxes", "flow", "causes", "repairs
 PARTS = ("veriscope.cases.causes:judge", "veriscope.cases.repair:repairs")
 MOST_REPAIRED = 2  # causes whose repairs are tried, most likely first
 NO_READINGS = NotRun("no readings were trained for this model and put on trial, so none may speak")
+DRAW = "sampling"
+FAR_SHARE = 0.6  # of the nats a token that a word drawn from the whole vocabulary costs
+FAR = 14.0  # nats in all: less likely than one in a million, so no draw explains it
 T = TypeVar("T")
 
 
@@ -205,7 +209,7 @@ def finish(
     subject, expected = changes.subject, options.expected or changes.transcript.log.expected
     kept = _Kept(keep, _key(changes, options) if keep is not None else "")
     engine = kept.get("outside", _Engine, lambda: _engine(changes, options, told))
-    diagnosis = _diagnosed(kept, changes, expected, options.seed, told)
+    diagnosis = _own(_diagnosed(kept, changes, expected, options.seed, told), engine.outside, subject.vocab_size or 1)
     repairs = _repaired(kept, changes, diagnosis, expected, options, told)
     model = Model(subject.name, subject.hash, subject.n_parameters, subject.n_blocks, subject.vocab_size or 1)
     return Case(
@@ -236,6 +240,24 @@ def _diagnosed(kept: _Kept, changes: Changes, expected: tuple[str, ...], seed: i
     told("causes")
     kind = typing.get_type_hints(judge)["return"]
     return kept.get("causes", kind, lambda: judge(changes, expected=expected, seed=seed))
+
+
+def hardly_said(outside: Outside, vocabulary: int) -> bool:
+    """Whether the model would say the strange words so rarely that they are hardly its own."""
+    lost, blind = -outside.nats, math.log(vocabulary) * len(outside.token_nats)
+    return not outside.holds and lost > max(FAR, FAR_SHARE * blind)
+
+
+def _own(diagnosis: Any, outside: Outside, vocabulary: int) -> Any:
+    """A diagnosis in which no luck of the draw is named for words that this model would not draw in a million tries."""
+    if isinstance(diagnosis, NotRun) or DRAW not in diagnosis.causes or not hardly_said(outside, vocabulary):
+        return diagnosis
+    why = NotRun("less than one draw in a million says these words: that is no luck, they are hardly this model's own")
+    findings = tuple(replace(one, holds=why) if one.cause == DRAW else one for one in diagnosis.findings)
+    causes = tuple(one for one in diagnosis.causes if one != DRAW)
+    sentence = diagnosis.sentence if causes else "No cause of the list explains it."
+    word = diagnosis.word if causes else "unknown"
+    return replace(diagnosis, word=word, causes=causes, findings=findings, sentence=sentence)
 
 
 def _repaired(
@@ -281,10 +303,8 @@ def home() -> Path:
 
 def _key(changes: Changes, options: Options) -> str:
     """Hash of all that a case hangs on."""
-    seen, settings = (
-        changes.transcript,
-        plain(replace(options, repair=True)),
-    )  # leaving repairs out changes no other part
+    seen = changes.transcript
+    settings = plain(replace(options, repair=True))  # leaving repairs out changes no other part
     said = [plain(seen.log.turns), seen.log.expected, plain(seen.strange), seen.text, seen.ids, settings]
     said.append(changes.subject.hash)
     text = json.dumps(

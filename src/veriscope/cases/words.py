@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from veriscope.cases.case import Case, part
+from veriscope.cases.case import Case, hardly_said, part
 from veriscope.cases.outside import Effect
 from veriscope.cases.units import PARTS, Unit
 from veriscope.errors import NotRun
@@ -14,8 +14,6 @@ from veriscope.report.text import TOY, number
 from veriscope.trials.trial import TOY_PARAMETERS
 
 SHOWN = 70  # characters of a unit's words in a line of text
-FAR_SHARE = 0.6  # of the nats a token that a word drawn from the whole vocabulary costs
-FAR = 14.0  # nats in all: less likely than one in a million, so no draw explains it
 
 
 def headline(case: Case) -> str:
@@ -128,9 +126,7 @@ def _outside_in_words(case: Case) -> str:
 
 def far_from_said(case: Case) -> bool:
     """Whether the model at hand would say the strange words so rarely that they are hardly its own."""
-    lost = -case.outside.nats
-    usual = FAR_SHARE * math.log(case.model.vocabulary) * len(case.outside.token_nats)
-    return not case.outside.holds and lost > max(FAR, usual)
+    return hardly_said(case.outside, case.model.vocabulary)
 
 
 def _repair_in_words(case: Case) -> str:
