@@ -38,8 +38,12 @@ from veriscope.subjects import Subject
 from veriscope.zoo.bridge.bed import COPY, HALF, LOUD, SILENT, UNUSED, USED, Bridge
 from veriscope.zoo.bridge.texts import models
 
-ROWS = {"C1": 2_400, "C2": 1_200, "C3": 1_000, "C4": 700}
+ROWS = {"C1": 2_000, "C2": 1_200, "C3": 1_000, "C4": 700}
 BUILDS = {"C1": "represents", "C2": "mediates", "C3": "necessary", "C4": "steers"}
+
+# Where the truth of a type's kinds was shown. What the Llama makes of the carried bits holds all their products before
+# any is planted, so nothing there has the bits that it was given.
+HOSTS = {"C1": ("town",), "C4": ("town",)}
 
 Kind = tuple[bool, str, str, dict[str, Any]]  # truth, grade, trap, settings of the build
 
@@ -47,8 +51,8 @@ Kind = tuple[bool, str, str, dict[str, Any]]  # truth, grade, trap, settings of 
 def plantings(claim_type: str, count: int, seed: int, final: bool = False) -> list[Planting]:
     """Planted claims of one type: `count` of every kind in every host, each on a bed of its own seed."""
     kinds = {"C1": C1_KINDS, "C2": C2_KINDS, "C3": C3_KINDS, "C4": C4_KINDS}.get(claim_type, ())
-    hosts = models()
-    if "stories260k" not in hosts:
+    hosts = HOSTS.get(claim_type, models())
+    if "stories260k" not in models():
         why = "VERISCOPE_DATA has no lm/stories260k_hf: the bed 'bridge' plants in town alone"
         logging.getLogger(__name__).warning(why)
     first = seed * 100_000 + (FINAL if final else 0)
@@ -206,6 +210,8 @@ C3_KINDS: tuple[Kind, ...] = (
 
 # ---- C4 STEERS
 
+SHORT = 3.0  # sd between the classes: as far as that, no vector of its length costs what the budget is
+
 
 def steers(
     variable: str, seed: int, effect: float, made: str = "MeanDifference", smallest_effect: float | None = None,
@@ -214,14 +220,14 @@ def steers(
     """A C4 claim about words that stand for the two values of USED.
 
     Args:
-        effect: Logits by which the largest dose of USED's own difference moves those words against each other.
+        effect: Logits by which the largest dose of USED's own difference moves those words against each other, beyond
+            the best of 200 random directions.
         made: As in `finding_of`; or a vector by hand: "written" (the variable's own), "backwards" (the other way
-            round, claimed at negative doses), "writing" (what one word alone reads), "random" (as long),
-            "flattening" (against the stream's mean).
+            round, claimed at negative doses), "writing" (what one word alone reads), "random" (as long).
     """
-    bed = Bridge(seed=seed, **{"words": 3, "effect": effect, **dials})
+    bed = Bridge(seed=seed, **{"words": 3, "clear": SHORT, "effect": effect, **dials})
     subject, data = bed.subject, bed.examples(variable)
-    vector = _by_hand(bed, subject, data.dev, made)
+    vector = _by_hand(bed, made)
     fitted = MeanDifference(site=bed.site).fit(subject, data.dev)
     finding: Any = fitted if made == "MeanDifference" else None
     if vector is not None:
@@ -237,14 +243,11 @@ def steers(
     return claim, subject
 
 
-def _by_hand(bed: Bridge, subject: Subject, dev: Sample, made: str) -> Float[Tensor, "d_model"] | None:
+def _by_hand(bed: Bridge, made: str) -> Float[Tensor, "d_model"] | None:
     own = bed.planted.vectors[USED]
     if made == "random":
         drawn = torch.randn(len(own), generator=torch.Generator().manual_seed(bed.seed + 91))
         return own.norm() * drawn / drawn.norm()
-    if made == "flattening":
-        mean = subject.acts(dev.texts, bed.site, "last").mean(0)
-        return -mean / 4
     if made == "writing":
         return bed.planted.vectors[SILENT]
     return {"written": own, "backwards": -own}.get(made)
@@ -257,7 +260,6 @@ C4_KINDS: tuple[Kind, ...] = (
     (False, "F0", "fitted on shuffled labels", {**_PLAIN, "made": "shuffled"}),
     (False, "F1", "unread direction", {**_PLAIN, "variable": UNUSED, "also": (UNUSED,)}),
     (False, "F1", "bypass: readable here, computed again behind the site", {**_PLAIN, "through": 0.0}),
-    (False, "F2", "temperature direction", {**_PLAIN, "made": "flattening"}),
     (False, "F2", "writes one word", {**_PLAIN, "made": "writing", "writer": 6.0}),
     (False, "F2", "the other way in half of the texts", {**_PLAIN, "also": (HALF,), "made": "written"}),
     (False, "F3", "size: twice what is there", {**_PLAIN, "smallest_effect": 8.0, "made": "written"}),
@@ -266,5 +268,6 @@ C4_KINDS: tuple[Kind, ...] = (
        {"variable": USED, "effect": 0.5 * times, "made": "written"}) for times in (0.5, 1, 2, 4)),
     (True, "T2", "negative doses", {**_PLAIN, "made": "backwards"}),
     (True, "T2", "negative", {**_PLAIN, "sign": -1}),
-    (True, "T2", "beside a prominent feature", {**_PLAIN, "also": (LOUD,)}),
+    # a mean difference leans on the prominent one by chance and costs more than the words rise for it
+    (True, "T2", "beside a prominent feature", {**_PLAIN, "also": (LOUD,), "made": "written"}),
 )  # fmt: skip

@@ -14,6 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from veriscope.examples import Examples, examples
+from veriscope.methods import LogisticProbe
+from veriscope.methods.bits import platt
 from veriscope.subjects import Subject, load
 from veriscope.zoo import town
 from veriscope.zoo.bridge.plant import (
@@ -39,7 +41,10 @@ FEW = 60
 SAMPLE = 500  # texts that sizes are measured on
 CLEAR = 14.0  # distance of the class means in the background's own sd, where the claim is not about reading
 RIDGE = 1e-3  # of the mean variance, in the covariance that the readout is solved against
+READ = 2  # times as many texts as dev has: a reader is fitted on each half of them and scored on the other
 LARGEST_DOSE = 2.0
+DRAWS, DRAWN_ON = 64, 25  # random directions that an added vector is held against, and texts that they are tried on
+BEST = 2.97  # sd: the largest of 200 draws of a Gaussian, either way
 STRONG = 16.0  # logits between the two values where the claim is not about the size of the effect
 PROMINENT = 3.0  # of a loud feature: its size in units of the largest natural variation
 
@@ -52,12 +57,14 @@ class Bridge:
         seed: Of cues, bits, directions and texts.
         model: "town", which ships with the package, or "stories260k" from VERISCOPE_DATA.
         rows: Number of texts.
-        bits: Information about USED and UNUSED, in bits an item, that the best linear reader has at the site; else
-            their classes lie CLEAR apart.
+        bits: Information about USED and UNUSED, in bits an item, that a logistic probe fitted on half of `rows` has
+            at the site on texts not seen; else their classes lie `clear` apart.
+        clear: Distance of the class means in the background's own sd.
         through: Share of the answer's evidence that goes through USED; the rest is computed again behind the site.
         logits: What the two values of the variable make between the answers, in logits.
         excess: Instead, beyond chance, how often the other value turns the model's own answer.
-        effect: Instead, by how many logits twice the variable's own difference moves the answers.
+        effect: Instead, by how many logits twice the variable's own difference moves the answers beyond what the best
+            of 200 random directions as long does.
         sign: -1 where the answer goes against the variable.
         tie: Correlation of UNUSED with USED.
         also: Further features: LOUD (prominent and unread), COPY (the same variable, unread), HALF (the answer reads
@@ -72,6 +79,7 @@ class Bridge:
     model: str = "town"
     rows: int = 1_200
     bits: float | None = None
+    clear: float = CLEAR
     through: float = 1.0
     logits: float = STRONG
     excess: float | None = None
@@ -365,7 +373,7 @@ class Planter:
         value = neurons.value(self.now.normed[block])
         unit = float((value * self.sign(feature)).mean())
         direction, spread = self._direction(feature, block)
-        size = 2 * PROMINENT * self._largest(block) if feature == LOUD else CLEAR * spread
+        size = 2 * PROMINENT * self._largest(block) if feature == LOUD else self.bed.clear * spread
         self.neurons[feature] = dataclasses.replace(neurons, unit=unit)
         self.products[feature], self.vectors[feature] = value / unit, size * direction
         write(self.anatomy, self.neurons[feature], self.vectors[feature] / 2)
@@ -400,11 +408,30 @@ class Planter:
         return left[:, : taken.shape[0] - taken.shape[1]]
 
     def _size(self) -> None:
-        """Bring USED and UNUSED to the bits that are asked for; a larger one varies more by itself, hence twice."""
+        """Bring USED and UNUSED to the bits that are asked for; a larger one is noise to the other, hence twice."""
         assert self.bed.bits is not None
-        for feature in 2 * [f for f in (USED, UNUSED) if f in self.neurons]:
-            self.vectors[feature] = self.vectors[feature] * (gap_of_bits(self.bed.bits) / self._apart(feature))
-            write(self.anatomy, self.neurons[feature], self.vectors[feature] / 2)
+        features = [f for f in (USED, UNUSED) if f in self.neurons]
+        dev = self.bed.rows // 2
+        ids = self.bed.ids(
+            [t for t, _, _ in self.bed.language.texts(READ * dev, self.bed.seed + 2_000_003, self.bed.final)]
+        )
+        bits, block = self.bed.carried(ids)[1], self.bed.block
+        found = run(self.anatomy, ids, upto=block)
+        fold = torch.arange(len(ids)) % READ
+        for feature in features * len(features):
+            neurons, vector = self.neurons[feature], self.vectors[feature]
+            part = (neurons.value(found.normed[block]) / neurons.unit)[:, None] * vector / 2
+            rest = found.stream[block] - part
+            codes = self.bed.value(bits, feature).long()
+            ideal = gap_of_bits(self.bed.bits) / self._apart(feature)  # one that is fitted needs up to twice as much
+            low, high = 0.4 * ideal, 4 * ideal
+            for _ in range(8):
+                middle = (low * high) ** 0.5
+                enough = read_bits(rest + middle * part, codes, fold) > self.bed.bits
+                low, high = (low, middle) if enough else (middle, high)
+            self.vectors[feature] = high * vector
+            found.stream[block] = rest + high * part
+            write(self.anatomy, neurons, self.vectors[feature] / 2)
 
     def _apart(self, feature: str) -> float:
         """Distance of the class means at the site in the best linear reader's units (Mahalanobis, unbiased)."""
@@ -444,7 +471,7 @@ class Planter:
         """A direction that nothing is written along, and what it would do to the final norm."""
         bed = self.bed
         direction, spread = self._direction(SILENT, bed.block)
-        self.vectors[SILENT] = CLEAR * spread * direction
+        self.vectors[SILENT] = bed.clear * spread * direction
         half = self.vectors[SILENT] / 2
         up, down = (
             run(self.anatomy, bed.sample, (bed.block, (lambda s: lambda h: h + s * half)(side))).final
@@ -498,10 +525,29 @@ class Planter:
             return bed.logits
         if bed.through < 1 or HALF in bed.also:
             return bed.effect / LARGEST_DOSE
+        return self._beyond_chance(bed.effect)
+
+    def _beyond_chance(self, effect: float) -> float:
+        """Logits by which the largest dose moves the answers so far beyond random directions of its length."""
         vector = LARGEST_DOSE * self.vectors[USED]
-        moved = (run(self.anatomy, bed.sample, (bed.block, lambda h: h + vector)).final - self.now.final).mean(0)
-        none, one = (float(moved @ (self.own + self._reader(logits))) for logits in (0.0, 1.0))
-        return (bed.effect - none) / (one - none)
+        drawn = torch.randn(DRAWS, len(vector), generator=torch.Generator().manual_seed(self.bed.seed + 7))
+        drawn = drawn / drawn.norm(dim=1, keepdim=True) * vector.norm()
+        moved = self._moved(vector, len(self.bed.sample))
+        chance = torch.stack([self._moved(v, DRAWN_ON) for v in drawn])
+        plain = self.own + self._reader(0.0)
+        more = self.own + self._reader(1.0) - plain
+        low, high = 0.0, 100.0
+        for _ in range(30):
+            middle = (low + high) / 2
+            reader = plain + middle * more
+            beyond = float(moved @ reader - BEST * (chance @ reader).square().mean().sqrt())
+            low, high = (middle, high) if beyond < effect else (low, middle)
+        return high
+
+    def _moved(self, vector: Float[Tensor, "d_model"], n: int) -> Float[Tensor, "d_model"]:
+        """Mean change of the final norm when a vector is added at the site, over the first n texts of the sample."""
+        after = run(self.anatomy, self.bed.sample[:n], (self.bed.block, lambda h: h + vector)).final
+        return (after - self.now.final[:n]).mean(0)
 
     def _turns(self, other: Float[Tensor, "text d_model"], logits: float) -> float:
         """How often turning the variable over gives the answer of its new value, where the old answer was another."""
@@ -519,3 +565,15 @@ class Planter:
 
 CARRY = 6.0  # size of a carried bit, in what varies naturally along its direction
 LEAST = (0.08, 0.02)  # and of the length of the stream, at the embedding and behind it
+
+
+def read_bits(h: Float[Tensor, "text d_model"], codes: Int[Tensor, "text"], fold: Int[Tensor, "text"]) -> float:
+    """Bits an item of a logistic probe fitted on each fold in turn, on the items of all others."""
+    train = torch.stack([fold == f for f in range(READ)])
+    fitted = LogisticProbe(site="").weights(h, codes.repeat(READ, 1), train, n_classes=2)
+    scores, told = fitted.score(h).double(), []
+    for f in range(READ):
+        seen, label = scores[f : f + 1, fold != f], codes[None, fold != f]
+        calibration = platt(seen, label, 2)
+        told.append((calibration.log2_prob(seen, label) - calibration.prior_log2_prob(label)).mean())
+    return float(torch.stack(told).mean())
