@@ -9,7 +9,7 @@ import torch
 
 from veriscope.findings import Change
 from veriscope.methods import LogisticProbe
-from veriscope.zoo.bridge import BUILDS, SHORT, plantings, represents, steers
+from veriscope.zoo.bridge import BUILDS, plantings, represents, steers
 from veriscope.zoo.bridge.bed import COPY, LATE, UNUSED, USED, Bridge
 from veriscope.zoo.bridge.plant import run, turned
 from veriscope.zoo.bridge.texts import models, real_folder
@@ -102,24 +102,40 @@ def added(bed: Bridge, vector: torch.Tensor, variable: str = USED, n: int = 80) 
     }
 
 
-def steering(grade: str, trap: str) -> tuple[Bridge, torch.Tensor, str]:
-    """A planted claim's bed, vector and variable."""
-    kind = next(p for p in plantings("C4", 1, seed=61) if p.grade == grade and p.trap.startswith(trap))
-    settings = dict(kind.settings)
+@pytest.fixture
+def beds(monkeypatch: pytest.MonkeyPatch) -> list[Bridge]:
+    """The beds that claims are built on, in turn."""
+    found: list[Bridge] = []
+
+    def kept(**dials: Any) -> Bridge:
+        found.append(Bridge(**dials))
+        return found[-1]
+
+    monkeypatch.setattr("veriscope.zoo.bridge.Bridge", kept)
+    return found
+
+
+def settings_of(claim_type: str, grade: str, trap: str) -> dict[str, Any]:
+    kinds = plantings(claim_type, 1, seed=61)
+    return dict(next(p for p in kinds if p.grade == grade and p.trap.startswith(trap)).settings)
+
+
+def steering(grade: str, trap: str) -> torch.Tensor:
+    """The vector of a planted claim, towards its side."""
+    settings = settings_of("C4", grade, trap)
     claim, _ = steers(**settings)
     change = claim.finding if isinstance(claim.finding, Change) else claim.finding.as_change("add", "1")
     assert change.vector is not None
-    turned_round = -1 if settings.pop("made", "") == "backwards" else 1
-    variable = settings.pop("variable")
-    settings.pop("smallest_effect", None)
-    return Bridge(**{"words": 3, "clear": SHORT, **settings}), turned_round * change.vector.float(), variable
+    return change.vector.float() * (-1 if settings.get("made") == "backwards" else 1)
 
 
 @pytest.mark.parametrize("times", [1, 4])
-def test_the_largest_dose_moves_the_answers_by_as_much_as_is_asked_for_beyond_random_ones(times: int) -> None:
-    bed, vector, _ = steering(f"T1x{times}", "at")
+def test_the_largest_dose_moves_the_answers_by_as_much_as_is_asked_for_beyond_random_ones(
+    times: int, beds: list[Bridge]
+) -> None:
+    vector = steering(f"T1x{times}", "at")
 
-    found = added(bed, WORKING * vector)
+    found = added(beds[0], WORKING * vector)
 
     assert float(found["excess"]) == pytest.approx(0.5 * times, abs=0.1 + 0.05 * times)
     assert float(found["nats"]) < 0.016
@@ -128,14 +144,14 @@ def test_the_largest_dose_moves_the_answers_by_as_much_as_is_asked_for_beyond_ra
 @pytest.mark.parametrize(
     "grade, trap",
     [("F0", "random"), ("F0", "fitted on shuffled"), ("F1", "unread"), ("F1", "bypass"), ("F3", "size"),
-     ("T0", "used"), ("T2", "negative doses"), ("T2", "beside")],
+     ("T0", "used"), ("T2", "negative doses")],
 )  # fmt: skip
 def test_a_steering_claim_is_true_only_where_its_vector_beats_random_ones_by_what_is_claimed(
-    grade: str, trap: str
+    grade: str, trap: str, beds: list[Bridge]
 ) -> None:
-    bed, vector, variable = steering(grade, trap)
+    vector = steering(grade, trap)
 
-    found = added(bed, WORKING * vector, variable)
+    found = added(beds[0], WORKING * vector, settings_of("C4", grade, trap)["variable"])
 
     if grade.startswith("F"):
         assert float(found["excess"]) < (6.0 if grade == "F3" else 0.0)  # claimed: 8 and 0.5
@@ -143,18 +159,18 @@ def test_a_steering_claim_is_true_only_where_its_vector_beats_random_ones_by_wha
         assert float(found["excess"]) > 1.0 and float(found["nats"]) < 0.016
 
 
-def test_a_direction_that_one_word_reads_moves_no_other_word_of_its_value() -> None:
-    bed, vector, _ = steering("F2", "writes one word")
+def test_a_direction_that_one_word_reads_moves_no_other_word_of_its_value(beds: list[Bridge]) -> None:
+    vector = steering("F2", "writes one word")
 
-    words = added(bed, vector / 4)["words"]
+    words = added(beds[0], vector / 4)["words"]
 
     assert float(words.max()) > 1.5 and float(words.sort().values[:-1].mean()) < 0.1
 
 
-def test_a_vector_turns_half_of_the_texts_the_other_way() -> None:
-    bed, vector, _ = steering("F2", "the other way")
+def test_a_vector_turns_half_of_the_texts_the_other_way(beds: list[Bridge]) -> None:
+    vector = steering("F2", "the other way")
 
-    answers = added(bed, WORKING * vector, n=150)["answers"]
+    answers = added(beds[0], WORKING * vector, n=150)["answers"]
 
     assert 0.35 < float((answers < -0.3).double().mean()) < 0.65
 
@@ -178,6 +194,7 @@ def told(score: torch.Tensor, value: torch.Tensor) -> float:
 @pytest.mark.parametrize("bits", [0.1, 0.4])
 def test_a_probe_fitted_on_dev_has_as_many_bits_as_were_planted(bits: float) -> None:
     bed = Bridge(seed=9, rows=2_000, bits=bits)
+    assert bed.planted
     h, before, value = reading(bed)
 
     train = (torch.arange(len(h)) < 1_000)[None]
@@ -191,12 +208,11 @@ def test_a_probe_fitted_on_dev_has_as_many_bits_as_were_planted(bits: float) -> 
 
 
 @pytest.mark.parametrize("trap", ["reader fitted on shuffled", "prominent distractor", "best of 400"])
-def test_a_false_reading_of_a_variable_that_is_there_has_next_to_nothing_of_it(trap: str) -> None:
-    kind = next(p for p in plantings("C1", 1, seed=61) if p.trap.startswith(trap))
-    claim, _ = represents(**dict(kind.settings))
-    bed = Bridge(**{k: v for k, v in kind.settings if k not in ("made", "variable")})
+def test_a_false_reading_of_a_variable_that_is_there_has_next_to_nothing_of_it(trap: str, beds: list[Bridge]) -> None:
+    grade = "F0" if "shuffled" in trap else "F2" if "best" in trap else "F1"
+    claim, _ = represents(**settings_of("C1", grade, trap))
 
-    h, _, value = reading(bed)
+    h, _, value = reading(beds[0])
 
     assert told(claim.finding.score(h)[:, 0], value) < 0.025
 

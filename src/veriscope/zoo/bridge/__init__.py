@@ -254,6 +254,7 @@ def _by_hand(bed: Bridge, made: str) -> Float[Tensor, "d_model"] | None:
 
 
 _PLAIN: dict[str, Any] = {"variable": USED, "effect": 4.0}
+_TRUE = {**_PLAIN, "effect": 3.0}
 
 C4_KINDS: tuple[Kind, ...] = (
     (False, "F0", "random vector", {**_PLAIN, "made": "random"}),
@@ -263,11 +264,9 @@ C4_KINDS: tuple[Kind, ...] = (
     (False, "F2", "writes one word", {**_PLAIN, "made": "writing", "writer": 6.0}),
     (False, "F2", "the other way in half of the texts", {**_PLAIN, "also": (HALF,), "made": "written"}),
     (False, "F3", "size: twice what is there", {**_PLAIN, "smallest_effect": 8.0, "made": "written"}),
-    (True, "T0", "used feature", _PLAIN),
+    (True, "T0", "used feature", _TRUE),
     *((True, f"T1x{times:g}", f"at {times:g} times the smallest effect",
        {"variable": USED, "effect": 0.5 * times, "made": "written"}) for times in (0.5, 1, 2, 4)),
-    (True, "T2", "negative doses", {**_PLAIN, "made": "backwards"}),
-    (True, "T2", "negative", {**_PLAIN, "sign": -1}),
-    # a mean difference leans on the prominent one by chance and costs more than the words rise for it
-    (True, "T2", "beside a prominent feature", {**_PLAIN, "also": (LOUD,), "made": "written"}),
+    (True, "T2", "negative doses", {**_TRUE, "made": "backwards"}),
+    (True, "T2", "negative", {**_TRUE, "sign": -1}),
 )  # fmt: skip
