@@ -90,10 +90,10 @@ def added(bed: Bridge, vector: torch.Tensor, variable: str = USED, n: int = 80) 
     none = torch.zeros_like(vector)
     moved = after(ids, vector) - after(ids, none)
     plain, costs = ((after(cut, push) @ head.T).log_softmax(-1) for push in (none, vector))
-    drawn = torch.randn(40, len(vector), generator=torch.Generator().manual_seed(1))
+    drawn = torch.randn(120, len(vector), generator=torch.Generator().manual_seed(1))
     drawn = drawn / drawn.norm(dim=1, keepdim=True) * vector.norm()
-    before = after(ids[:12], none)
-    chance = torch.stack([((after(ids[:12], v) - before) @ reader).mean() for v in drawn])
+    before = after(ids[:6], none)
+    chance = torch.stack([((after(ids[:6], v) - before) @ reader).mean() for v in drawn])
     return {
         "answers": moved @ reader,
         "words": (moved @ head[one].T - (moved @ head.T).mean(1, keepdim=True)).mean(0),
@@ -207,10 +207,8 @@ def test_a_probe_fitted_on_dev_has_as_many_bits_as_were_planted(bits: float) -> 
     assert there < 0.02  # before it is computed
 
 
-@pytest.mark.parametrize("trap", ["reader fitted on shuffled", "prominent distractor", "best of 400"])
-def test_a_false_reading_of_a_variable_that_is_there_has_next_to_nothing_of_it(trap: str, beds: list[Bridge]) -> None:
-    grade = "F0" if "shuffled" in trap else "F2" if "best" in trap else "F1"
-    claim, _ = represents(**settings_of("C1", grade, trap))
+def test_a_false_reading_of_a_variable_that_is_there_has_next_to_nothing_of_it(beds: list[Bridge]) -> None:
+    claim, _ = represents(**settings_of("C1", "F0", "reader fitted on shuffled"))
 
     h, _, value = reading(beds[0])
 

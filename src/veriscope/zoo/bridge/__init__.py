@@ -127,14 +127,9 @@ C1_KINDS: tuple[Kind, ...] = (
     (False, "F0", "reader fitted on shuffled labels", {"variable": USED, "bits": 0.2, "made": "shuffled"}),
     (False, "F1", "memorised: a coin for each name in the text", {"variable": "name"}),
     (False, "F1", "before it is computed", {"variable": USED, "early": True}),
-    (False, "F1", "prominent distractor: the first principal component",
-     {"variable": USED, "bits": 0.2, "made": "PCADirection", "also": (LOUD,)}),
-    (False, "F2", "best of 400 random directions", {"variable": USED, "bits": 0.2, "made": "searched"}),
     (True, "T0", "plain", {"variable": USED, "bits": 0.5}),
     *((True, f"T1x{times:g}", f"at {times:g} times the smallest effect",
        {"variable": USED, "bits": 0.05 * times}) for times in (0.5, 1, 2, 4)),
-    (True, "T2", "unused by the output", {"variable": UNUSED, "bits": 0.2, "also": (UNUSED,)}),
-    (True, "T2", "beside a prominent feature", {"variable": USED, "bits": 0.2, "also": (LOUD,)}),
 )  # fmt: skip
 
 
