@@ -56,16 +56,6 @@ def test_what_is_computed_again_behind_the_site_carries_the_rest(model: str) -> 
     assert moved[USED] / (moved[USED] + moved[LATE]) == pytest.approx(0.25, abs=0.08)
 
 
-@pytest.mark.parametrize("excess", [0.1, 0.4])
-def test_the_other_value_turns_as_many_answers_as_is_asked_for(excess: float) -> None:
-    bed = Bridge(seed=7, rows=600, excess=excess)
-
-    plain, turned_over, value = answered(bed)
-
-    against = plain * value > 0  # the new value speaks against the answer that was given
-    assert float((turned_over[USED] * value < 0)[against].double().mean()) == pytest.approx(0.5 + excess, abs=0.1)
-
-
 def test_twice_the_difference_moves_the_answers_by_as_much_as_is_asked_for() -> None:
     bed = Bridge(seed=8, rows=200, words=3, effect=2.0)
     before, _, _ = answered(bed)
@@ -104,7 +94,7 @@ def test_rows_say_which_model_they_are_of(monkeypatch: pytest.MonkeyPatch, caplo
 
     assert list(models()) == ["town"] and "plants in town alone" in caplog.text
     assert all(p.trap.endswith("(town)") for p in alone)
-    assert {p.grade for p in alone} >= {"F0", "F1", "F2", "T0", "T1x0.5", "T1x1", "T1x2", "T1x4", "T2"}
+    assert {p.grade for p in alone} >= {"F0", "F1", "F2", "F3", "T0", "T2"}
 
 
 @pytest.mark.parametrize("claim_type", BUILDS)

@@ -38,7 +38,7 @@ from veriscope.subjects import Subject
 from veriscope.zoo.bridge.bed import COPY, HALF, LOUD, SILENT, UNUSED, USED, Bridge
 from veriscope.zoo.bridge.texts import models
 
-ROWS = {"C1": 2_400, "C2": 1_200, "C3": 1_000, "C4": 700}
+ROWS = {"C1": 2_400, "C2": 600, "C3": 500, "C4": 700}
 BUILDS = {"C1": "represents", "C2": "mediates", "C3": "necessary", "C4": "steers"}
 
 Kind = tuple[bool, str, str, dict[str, Any]]  # truth, grade, trap, settings of the build
@@ -54,7 +54,7 @@ def plantings(claim_type: str, count: int, seed: int, final: bool = False) -> li
     first = seed * 100_000 + (FINAL if final else 0)
     out = []
     for truth, grade, trap, settings in kinds:
-        for host in hosts:
+        for host in (h for h in hosts if settings.get("model", h) == h):
             for i in range(count):
                 chosen = {"rows": ROWS[claim_type], **settings, "model": host, "final": final, "seed": first + i}
                 build = f"veriscope.zoo.bridge:{BUILDS[claim_type]}"
@@ -151,25 +151,25 @@ def mediates(
 
 # A direction fitted on few rows leans into whatever varies little: what is true by construction is what was written.
 _GIVEN = {"variable": USED, "made": "given"}
+_TOWN = {"model": "town"}  # stories260k has texts three times as long: it is planted in where that tells something
 
+# No T1x kinds: on texts that sizes were not set on, what was set at 0.2 gives 0.13 to 0.20.
 C2_KINDS: tuple[Kind, ...] = (
-    (False, "F0", "random direction", {"variable": USED, "made": "RandomDirection"}),
-    (False, "F0", "fitted on shuffled labels", {"variable": USED, "made": "shuffled"}),
+    (False, "F0", "random direction", {"variable": USED, "made": "RandomDirection", **_TOWN}),
+    (False, "F0", "fitted on shuffled labels", {"variable": USED, "made": "shuffled", **_TOWN}),
     (False, "F1", "correlated and unread: its own direction",
-     {"variable": UNUSED, "also": (UNUSED,), "tie": 0.6, "made": "given"}),
+     {"variable": UNUSED, "also": (UNUSED,), "tie": 0.6, "made": "given", **_TOWN}),
     (False, "F1", "unread copy of the variable", {"variable": USED, "also": (COPY,), "made": "copy"}),
-    (False, "F1", "bypass: readable here, computed again behind the site", {"variable": USED, "through": 0.0}),
-    (False, "F1", "before it is computed", {"variable": USED, "early": True}),
-    (False, "F2", "best of 400 random directions", {"variable": USED, "made": "searched"}),
-    (False, "F2", "dormant path: what it is written along + a silent reader",
-     {"variable": USED, "through": 0.0, "silent": 32.0, "made": "dormant"}),
-    (False, "F3", "size: twice what is there", {**_GIVEN, "excess": 0.2, "smallest_effect": 0.4}),
+    (False, "F1", "bypass: readable here, computed again behind the site",
+     {"variable": USED, "through": 0.0, "made": "given", **_TOWN}),
+    (False, "F1", "before it is computed", {"variable": USED, "early": True, **_TOWN}),
+    (False, "F2", "best of 400 random directions", {"variable": USED, "made": "searched", **_TOWN}),
+    (False, "F3", "size: twice what is there",
+     {**_GIVEN, "excess": 0.2, "smallest_effect": 0.4, "rows": 1_200, **_TOWN}),
     (True, "T0", "used feature", _GIVEN),
-    *((True, f"T1x{times:g}", f"at {times:g} times the smallest effect",
-       {**_GIVEN, "excess": 0.1 * times}) for times in (0.5, 1, 2, 4)),
-    (True, "T2", "beside an unread copy", {**_GIVEN, "also": (COPY,)}),
-    (True, "T2", "negative", {**_GIVEN, "sign": -1}),
-    (True, "T2", "beside a prominent feature", {**_GIVEN, "also": (LOUD,)}),
+    (True, "T2", "beside an unread copy", {**_GIVEN, "also": (COPY,), **_TOWN}),
+    (True, "T2", "negative", {**_GIVEN, "sign": -1, **_TOWN}),
+    (True, "T2", "beside a prominent feature", {**_GIVEN, "also": (LOUD,), **_TOWN}),
 )  # fmt: skip
 
 
@@ -187,21 +187,22 @@ def necessary(
     return Necessary(finding, of=variable, on=data, name=f"{variable} ({made})", **_sized(smallest_effect)), subject
 
 
-C3_KINDS: tuple[Kind, ...] = (
-    (False, "F0", "random direction", {"variable": USED, "made": "RandomDirection"}),
-    (False, "F1", "decodable and unused", {"variable": UNUSED, "also": (UNUSED,)}),
-    (False, "F1", "bypass: readable here, computed again behind the site", {"variable": USED, "through": 0.0}),
-    (False, "F2", "high norm and unread", {"variable": LOUD, "also": (LOUD,)}),
-    (False, "F2", "dormant path: what it is written along + a silent reader",
-     {"variable": USED, "through": 0.0, "silent": 32.0, "made": "dormant"}),
-    (False, "F3", "size: twice what is lost", {"variable": USED, "through": 0.35, "smallest_effect": 0.7}),
-    (True, "T0", "used feature", {"variable": USED}),
-    *((True, f"T1x{times:g}", f"at {times:g} times the smallest effect",
-       {"variable": USED, "through": 0.1 * times}) for times in (0.5, 1, 2, 4)),
-    (True, "T2", "beside an unread copy", {"variable": USED, "also": (COPY,)}),
-    (True, "T2", "negative", {"variable": USED, "sign": -1}),
-    (True, "T2", "beside a prominent feature", {"variable": USED, "also": (LOUD,)}),
-)  # fmt: skip
+# In town alone: in stories260k the few dimensions left make what is erased cost other words as much. No T1x kinds: what
+# was set at 0.2 gives 0.14 to 0.16 on other texts.
+C3_KINDS: tuple[Kind, ...] = tuple(
+    (truth, grade, trap, {**settings, **_TOWN})
+    for truth, grade, trap, settings in (
+        (False, "F0", "random direction", {"variable": USED, "made": "RandomDirection"}),
+        (False, "F1", "decodable and unused", {"variable": UNUSED, "also": (UNUSED,)}),
+        (False, "F1", "bypass: readable here, computed again behind the site", {"variable": USED, "through": 0.0}),
+        (False, "F2", "high norm and unread", {"variable": LOUD, "also": (LOUD,)}),
+        (False, "F3", "size: twice what is lost", {"variable": USED, "lost": 0.35, "smallest_effect": 0.7}),
+        (True, "T0", "used feature", {"variable": USED}),
+        (True, "T2", "beside an unread copy", {"variable": USED, "also": (COPY,)}),
+        (True, "T2", "negative", {"variable": USED, "sign": -1}),
+        (True, "T2", "beside a prominent feature", {"variable": USED, "also": (LOUD,)}),
+    )
+)
 
 
 # ---- C4 STEERS

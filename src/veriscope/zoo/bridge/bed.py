@@ -23,6 +23,7 @@ from veriscope.zoo.bridge.plant import (
     Coordinate,
     Neurons,
     Remembering,
+    adding,
     everywhere,
     multiply,
     run,
@@ -30,6 +31,7 @@ from veriscope.zoo.bridge.plant import (
     write,
 )
 from veriscope.zoo.bridge.texts import Language, language, real_folder
+from veriscope.zoo.planted_effects import as_varied
 from veriscope.zoo.planted_information import gap_of_bits
 
 USED, UNUSED, LOUD = "used", "unused", "loud"  # u v, u w and v w
@@ -38,6 +40,7 @@ PRODUCTS = {USED: (0, 1), UNUSED: (0, 2), LOUD: (1, 2), COPY: (0, 1), LATE: (0, 
 FEW = 60
 SAMPLE = 500  # texts that sizes are measured on
 CLEAR = 14.0  # distance of the class means in the background's own sd, where the claim is not about reading
+RANDOM, RANDOMLY_CUT = 40, 60  # random removals, and the texts that each is made on
 RIDGE = 1e-3  # of the mean variance, in the covariance that the readout is solved against
 LARGEST_DOSE = 2.0
 STRONG = 16.0  # logits between the two values where the claim is not about the size of the effect
@@ -56,7 +59,10 @@ class Bridge:
             their classes lie CLEAR apart.
         through: Share of the answer's evidence that goes through USED; the rest is computed again behind the site.
         logits: What the two values of the variable make between the answers, in logits.
-        excess: Instead, beyond chance, how often the other value turns the model's own answer.
+        excess: Instead, beyond the best constant answer, on which share of pairs a swap of USED's direction gives the
+            expected answer where the model's own is another.
+        lost: Instead of `through`, what the removal of USED costs beyond 95% of random removals that vary as much, in
+            shares of what another input's value at the whole site costs.
         effect: Instead, by how many logits twice the variable's own difference moves the answers.
         sign: -1 where the answer goes against the variable.
         tie: Correlation of UNUSED with USED.
@@ -75,6 +81,7 @@ class Bridge:
     through: float = 1.0
     logits: float = STRONG
     excess: float | None = None
+    lost: float | None = None
     effect: float | None = None
     sign: int = 1
     tie: float = 0.0
@@ -130,6 +137,17 @@ class Bridge:
     def sample(self) -> list[list[int]]:
         """Tokens of texts that no claim sees, for measuring."""
         return self.ids([t for t, _, _ in self.language.texts(SAMPLE, self.seed + 1_000_003, self.final)])
+
+    @cached_property
+    def fresh(self) -> tuple[list[list[int]], list[list[int]]]:
+        """Further texts and the same with one word exchanged, for sizes: on the sample the readout fits too well."""
+        drawn = self.language.texts(SAMPLE, self.seed + 2_000_003, self.final)
+        return self.ids([text for text, _, _ in drawn]), self.ids([changed for _, _, changed in drawn])
+
+    @property
+    def again(self) -> bool:
+        """Whether USED is computed a second time, behind the site."""
+        return self.through < 1 or self.lost is not None
 
     # ---- planting
 
@@ -276,7 +294,7 @@ class Planter:
         self.bed, self.anatomy = bed, bed._anatomy
         _, self.bits = bed.carried(bed.sample)
         self.rng = np.random.default_rng([bed.seed, 0xB4])
-        self.computing = [bed.block] + [bed.later] * (bed.through < 1 or HALF in bed.also)
+        self.computing = [bed.block] + [bed.later] * (bed.again or HALF in bed.also)
         self.natural = run(self.anatomy, bed.sample, upto=self.computing[-1])
         self.neurons: dict[str, Neurons] = {}
         self.products: dict[str, Tensor] = {}  # of each feature in each text, so that 1 is its mean size
@@ -296,7 +314,7 @@ class Planter:
             self._size()
         if len(self.computing) > 1:
             self.now = run(self.anatomy, bed.sample, upto=bed.later)
-        if bed.through < 1:
+        if bed.again:
             one, other = (self._carrier(bed.later, bit) for bit in PRODUCTS[LATE])
             self._compute(LATE, bed.later, one, other)
         if HALF in bed.also:
@@ -431,6 +449,7 @@ class Planter:
         x = self.now.final - self.now.final.mean(0)
         covariance = (x.T @ x / len(x)).double()
         self.covariance = covariance + RIDGE * float(covariance.diagonal().mean()) * torch.eye(x.shape[1])
+        self.through = bed.through if bed.lost is None else self._share(bed.lost)
         logits = self._logits()
         with torch.no_grad():
             for group, side in zip(self.groups, (-0.5, 0.5), strict=True):
@@ -481,34 +500,71 @@ class Planter:
         bed, half = self.bed, logits / 2
         if HALF in bed.also:
             return {HALF: half}
-        return {USED: bed.through * half, LATE: (1 - bed.through) * half, SILENT: bed.silent / 2}
+        return {USED: self.through * half, LATE: (1 - self.through) * half, SILENT: bed.silent / 2}
 
     def _logits(self) -> float:
         """How many logits the variable must be worth for what the bed is asked for."""
         bed = self.bed
         if bed.excess is not None:
-            with turned(self.anatomy, self.neurons[USED]):
-                other = run(self.anatomy, bed.sample).final
+            swaps, readers = self._swaps(), [self.own + self._reader(logits) for logits in (0.0, 1.0)]
             low, high = 0.0, 60.0
-            for _ in range(30):
+            for _ in range(20):
                 middle = (low + high) / 2
-                low, high = (middle, high) if self._turns(other, middle) < 0.5 + bed.excess else (low, middle)
+                reader = readers[0] + middle * (readers[1] - readers[0])  # it is linear in the logits
+                low, high = (middle, high) if _interchanged(swaps, reader) < bed.excess else (low, middle)
             return high
         if bed.effect is None:
             return bed.logits
-        if bed.through < 1 or HALF in bed.also:
+        if bed.again or HALF in bed.also:
             return bed.effect / LARGEST_DOSE
         vector = LARGEST_DOSE * self.vectors[USED]
         moved = (run(self.anatomy, bed.sample, (bed.block, lambda h: h + vector)).final - self.now.final).mean(0)
         none, one = (float(moved @ (self.own + self._reader(logits))) for logits in (0.0, 1.0))
         return (bed.effect - none) / (one - none)
 
-    def _turns(self, other: Float[Tensor, "text d_model"], logits: float) -> float:
-        """How often turning the variable over gives the answer of its new value, where the old answer was another."""
-        reader = self.own + self._reader(logits)
-        before, after = self.now.final @ reader, other @ reader
-        new = -self.sign(USED)
-        return float((after * new > 0)[before * new < 0].double().mean())
+    def _swaps(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Pairs both ways round: the final norm before and after USED's direction is set to the source's, its value."""
+        bed, pair = self.bed, self.bed.fresh
+        runs = [run(self.anatomy, ids) for ids in pair]
+        values = [2.0 * bed.value(bed.carried(ids)[1], USED) - 1 for ids in pair]
+        along = self.vectors[USED] / self.vectors[USED].norm()
+        gap = ((runs[1].stream[bed.block] - runs[0].stream[bed.block]) @ along)[:, None] * along
+        into, back = (
+            run(self.anatomy, i, (bed.block, adding(s * gap))).final for i, s in zip(pair, (1, -1), strict=True)
+        )
+        return [(runs[0].final, into, values[1]), (runs[1].final, back, values[0])]
+
+    def _share(self, lost: float) -> float:
+        """The share that must go through USED for its removal to cost so much, by bisection."""
+        removed, readers = torch.stack(self._removed()), []
+        for self.through in (0.0, 1.0):
+            readers.append(self._reader(self.bed.logits))
+        low, high = 0.0, 1.0
+        for _ in range(15):
+            share = (low + high) / 2
+            own, whole, *others = (removed @ (readers[0] + share * (readers[1] - readers[0]))).tolist()
+            beyond = (own - max(0.0, float(np.quantile(others, 0.95)))) / max(whole, 1e-9)
+            low, high = (share, high) if beyond < lost else (low, share)
+        return high
+
+    def _removed(self) -> list[Float[Tensor, "d_model"]]:
+        """What the final norm loses, along the value, to USED's removal, another input's site, and random removals."""
+        bed, ids = self.bed, self.bed.fresh[0]
+        value = 2.0 * bed.value(bed.carried(ids)[1], USED) - 1
+        clean, along = run(self.anatomy, ids), self.vectors[USED] / self.vectors[USED].norm()
+        site = clean.stream[bed.block]
+        x = site - site.mean(0)
+        read = x @ along
+
+        def lost(step: Tensor) -> Tensor:
+            n = len(step)
+            cut = run(self.anatomy, ids[:n], (bed.block, adding(step))).final
+            return ((clean.final[:n] - cut) * value[:n, None]).mean(0)
+
+        other = torch.randperm(len(x), generator=torch.Generator().manual_seed(bed.seed))
+        others = as_varied(x - read[:, None] * along, float(read.square().mean()), RANDOM, bed.seed)
+        usual = [lost(-(x[:RANDOMLY_CUT] @ d)[:, None] * d) for d in others]
+        return [lost(-read[:, None] * along), lost(site[other] - site), *usual]
 
     def _image(self, feature: str) -> Float[Tensor, "d_model"]:
         """Half of what turning a feature over changes in the final norm."""
@@ -519,3 +575,13 @@ class Planter:
 
 CARRY = 6.0  # size of a carried bit, in what varies naturally along its direction
 LEAST = (0.08, 0.02)  # and of the length of the stream, at the embedding and behind it
+
+
+def _interchanged(swaps: Sequence[tuple[Tensor, Tensor, Tensor]], reader: Float[Tensor, "d_model"]) -> float:
+    """Share of pairs with another answer than the expected one that a swap gives it, beyond the best constant's."""
+    before, after, wanted = (torch.cat(part) for part in zip(*swaps, strict=True))
+    other = (before @ reader) * wanted < 0
+    if not bool(other.any()):
+        return 0.5
+    up = float((wanted[other] > 0).double().mean())
+    return float(((after @ reader) * wanted > 0)[other].double().mean()) - max(up, 1 - up)
