@@ -70,8 +70,7 @@ def finding_of(bed: Bridge, subject: Subject, dev: Sample, made: str, site: str)
 
     Args:
         made: Name of a method; "shuffled": class means of shuffled labels; "searched": the best of 400 random
-            directions; "given": what the variable is written along; "dormant": that and the silent direction; "copy":
-            what its copy is written along.
+            directions; "given": what the variable is written along; "copy": what its copy is.
     """
     if made == "searched":
         return SearchedDirection(site=site, count=400, seed=bed.seed).fit(subject, dev)
@@ -79,9 +78,9 @@ def finding_of(bed: Bridge, subject: Subject, dev: Sample, made: str, site: str)
         rng = torch.Generator().manual_seed(bed.seed)
         order = torch.randperm(len(dev), generator=rng).tolist()
         return _means(site).fit(subject, dev.relabel([dev.labels[i] for i in order]))
-    if made in ("given", "dormant", "copy"):
+    if made in ("given", "copy"):
         vectors = bed.planted.vectors
-        along = vectors[COPY if made == "copy" else dev.variable] + (vectors[SILENT] if made == "dormant" else 0)
+        along = vectors[COPY if made == "copy" else dev.variable]
         return written(_means(site).fit(subject, dev), along)
     if made == "MeanDifference":
         return _means(site).fit(subject, dev)
