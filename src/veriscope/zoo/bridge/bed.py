@@ -25,6 +25,7 @@ from veriscope.zoo.bridge.plant import (
     Coordinate,
     Neurons,
     Remembering,
+    adding,
     everywhere,
     multiply,
     run,
@@ -32,14 +33,16 @@ from veriscope.zoo.bridge.plant import (
     write,
 )
 from veriscope.zoo.bridge.texts import Language, language, real_folder
+from veriscope.zoo.planted_effects import as_varied
 from veriscope.zoo.planted_information import gap_of_bits
 
 USED, UNUSED, LOUD = "used", "unused", "loud"  # u v, u w and v w
-COPY, LATE, HALF, SILENT = "copy", "late", "half", "silent"
+COPY, LATE, HALF, WORD = "copy", "late", "half", "word"
 PRODUCTS = {USED: (0, 1), UNUSED: (0, 2), LOUD: (1, 2), COPY: (0, 1), LATE: (0, 1)}
 FEW = 60
 SAMPLE = 500  # texts that sizes are measured on
 CLEAR = 14.0  # distance of the class means in the background's own sd, where the claim is not about reading
+RANDOM, RANDOMLY_CUT = 40, 60  # random removals, and the texts that each is made on
 RIDGE = 1e-3  # of the mean variance, in the covariance that the readout is solved against
 READ = 2  # times as many texts as dev has: a reader is fitted on each half of them and scored on the other
 LARGEST_DOSE = 2.0
@@ -62,15 +65,18 @@ class Bridge:
         clear: Distance of the class means in the background's own sd.
         through: Share of the answer's evidence that goes through USED; the rest is computed again behind the site.
         logits: What the two values of the variable make between the answers, in logits.
-        excess: Instead, beyond chance, how often the other value turns the model's own answer.
+        excess: Instead, beyond the best constant answer, on which share of pairs a swap of USED's direction gives the
+            expected answer where the model's own is another.
+        lost: Instead of `through`, what the removal of USED costs beyond 95% of random removals that vary as much, in
+            shares of what another input's value at the whole site costs.
         effect: Instead, by how many logits twice the variable's own difference moves the answers beyond what the best
             of 200 random directions as long does.
         sign: -1 where the answer goes against the variable.
         tie: Correlation of UNUSED with USED.
         also: Further features: LOUD (prominent and unread), COPY (the same variable, unread), HALF (the answer reads
             USED times a bit of its own, and not USED).
-        silent: Logits between the answers of a direction on which nothing is written, for as much as USED has.
-        writer: The same, read by one single answer word.
+        writer: Logits that one single answer word reads of a direction on which nothing is written, for as much as
+            USED has.
         words: Number of words that stand for each answer, up to three.
         final: Another variant of the model, later blocks, other sentences.
     """
@@ -83,11 +89,11 @@ class Bridge:
     through: float = 1.0
     logits: float = STRONG
     excess: float | None = None
+    lost: float | None = None
     effect: float | None = None
     sign: int = 1
     tie: float = 0.0
     also: tuple[str, ...] = ()
-    silent: float = 0.0
     writer: float = 0.0
     words: int = 1
     final: bool = False
@@ -106,7 +112,7 @@ class Bridge:
     @property
     def later(self) -> int:
         """The block behind the site in which more is computed."""
-        return len(self._anatomy.blocks) - 1
+        return len(self.anatomy.blocks) - 1
 
     @property
     def language(self) -> Language:
@@ -139,10 +145,22 @@ class Bridge:
         """Tokens of texts that no claim sees, for measuring."""
         return self.ids([t for t, _, _ in self.language.texts(SAMPLE, self.seed + 1_000_003, self.final)])
 
+    @cached_property
+    def fresh(self) -> tuple[list[list[int]], list[list[int]]]:
+        """Further texts and the same with one word exchanged, for sizes: on the sample the readout fits too well."""
+        drawn = self.language.texts(SAMPLE, self.seed + 2_000_003, self.final)
+        return self.ids([text for text, _, _ in drawn]), self.ids([changed for _, _, changed in drawn])
+
+    @property
+    def again(self) -> bool:
+        """Whether USED is computed a second time, behind the site."""
+        return self.through < 1 or self.lost is not None
+
     # ---- planting
 
     @cached_property
-    def _anatomy(self) -> Anatomy:
+    def anatomy(self) -> Anatomy:
+        """The model, with an embedding that carries the bits and a head of its own; nothing reads either yet."""
         module: Any = self._plain.module
         module.config._attn_implementation = "sdpa"
         head = module.get_output_embeddings()
@@ -176,13 +194,13 @@ class Bridge:
         """The planted model as any other subject."""
         assert self.planted
         reader = self._plain.reader
-        return load(self._anatomy.module, tokenizer=reader.tokenizer, name=f"bridge-{self.model}-{self.seed}")
+        return load(self.anatomy.module, tokenizer=reader.tokenizer, name=f"bridge-{self.model}-{self.seed}")
 
     # ---- the truth about texts
 
     @cached_property
     def embedding(self) -> Remembering:
-        table = self._anatomy.module.get_input_embeddings()
+        table = self.anatomy.module.get_input_embeddings()
         assert isinstance(table, Remembering)
         return table
 
@@ -247,8 +265,8 @@ class Bridge:
         """Put in what the model itself answers, to the text and to its source."""
         words = [group[0] for group in self.answers]
         for column, foil, text in (("answer", "foil", "text"), ("source_answer", None, "source")):
-            at = run(self._anatomy, self.ids([row[text] for row in rows])).final
-            head = self._anatomy.module.get_output_embeddings().weight.detach()
+            at = run(self.anatomy, self.ids([row[text] for row in rows])).final
+            head = self.anatomy.module.get_output_embeddings().weight.detach()
             said = (at @ (head[self.token(words[1])] - head[self.token(words[0])]) > 0).long().tolist()
             for row, value in zip(rows, said, strict=True):
                 row[column] = words[value]
@@ -281,10 +299,10 @@ class Planter:
     """Plants a bed step by step, each size measured on the model as it then is."""
 
     def __init__(self, bed: Bridge) -> None:
-        self.bed, self.anatomy = bed, bed._anatomy
+        self.bed, self.anatomy = bed, bed.anatomy
         _, self.bits = bed.carried(bed.sample)
         self.rng = np.random.default_rng([bed.seed, 0xB4])
-        self.computing = [bed.block] + [bed.later] * (bed.through < 1 or HALF in bed.also)
+        self.computing = [bed.block] + [bed.later] * (bed.again or HALF in bed.also)
         self.natural = run(self.anatomy, bed.sample, upto=self.computing[-1])
         self.neurons: dict[str, Neurons] = {}
         self.products: dict[str, Tensor] = {}  # of each feature in each text, so that 1 is its mean size
@@ -304,7 +322,7 @@ class Planter:
             self._size()
         if len(self.computing) > 1:
             self.now = run(self.anatomy, bed.sample, upto=bed.later)
-        if bed.through < 1:
+        if bed.again:
             one, other = (self._carrier(bed.later, bit) for bit in PRODUCTS[LATE])
             self._compute(LATE, bed.later, one, other)
         if HALF in bed.also:
@@ -450,34 +468,35 @@ class Planter:
         bed = self.bed
         self.now = run(self.anatomy, bed.sample)
         self.images = {f: self._image(f) for f in self.neurons}
-        if bed.silent or bed.writer:
-            self._silence()
+        if bed.writer:
+            self._one_word()
         self.head = self.anatomy.module.get_output_embeddings().weight
         self.groups = [[bed.token(w) for w in group] for group in bed.answers]
         self.own = (self.head[self.groups[1]].mean(0) - self.head[self.groups[0]].mean(0)).detach()
         x = self.now.final - self.now.final.mean(0)
         covariance = (x.T @ x / len(x)).double()
         self.covariance = covariance + RIDGE * float(covariance.diagonal().mean()) * torch.eye(x.shape[1])
+        self.through = bed.through if bed.lost is None else self._share(bed.lost)
         logits = self._logits()
         with torch.no_grad():
             for group, side in zip(self.groups, (-0.5, 0.5), strict=True):
                 self.head[group] += side * self._reader(logits)
             if bed.writer:
-                only = {SILENT: bed.writer * bed.words / 2}
+                only = {WORD: bed.writer * bed.words / 2}
                 self.head[self.groups[1][0]] += self._solved([only.get(f, 0.0) for f in self.images] + [0.0])
         return Planted(self.neurons, self.vectors, self.images, logits)
 
-    def _silence(self) -> None:
-        """A direction that nothing is written along, and what it would do to the final norm."""
+    def _one_word(self) -> None:
+        """A direction that nothing is written along, for one word to read, and what it would do to the final norm."""
         bed = self.bed
-        direction, spread = self._direction(SILENT, bed.block)
-        self.vectors[SILENT] = bed.clear * spread * direction
-        half = self.vectors[SILENT] / 2
+        direction, spread = self._direction(WORD, bed.block)
+        self.vectors[WORD] = bed.clear * spread * direction
+        half = self.vectors[WORD] / 2
         up, down = (
             run(self.anatomy, bed.sample, (bed.block, (lambda s: lambda h: h + s * half)(side))).final
             for side in (1, -1)
         )
-        self.images[SILENT] = (up - down).mean(0) / 2
+        self.images[WORD] = (up - down).mean(0) / 2
 
     def _reader(self, logits: float) -> Float[Tensor, "d_model"]:
         """What the answers' rows must differ by, beside what they did, to read so much and to be balanced."""
@@ -508,22 +527,22 @@ class Planter:
         bed, half = self.bed, logits / 2
         if HALF in bed.also:
             return {HALF: half}
-        return {USED: bed.through * half, LATE: (1 - bed.through) * half, SILENT: bed.silent / 2}
+        return {USED: self.through * half, LATE: (1 - self.through) * half}
 
     def _logits(self) -> float:
         """How many logits the variable must be worth for what the bed is asked for."""
         bed = self.bed
         if bed.excess is not None:
-            with turned(self.anatomy, self.neurons[USED]):
-                other = run(self.anatomy, bed.sample).final
+            swaps, readers = self._swaps(), [self.own + self._reader(logits) for logits in (0.0, 1.0)]
             low, high = 0.0, 60.0
-            for _ in range(30):
+            for _ in range(20):
                 middle = (low + high) / 2
-                low, high = (middle, high) if self._turns(other, middle) < 0.5 + bed.excess else (low, middle)
+                reader = readers[0] + middle * (readers[1] - readers[0])  # it is linear in the logits
+                low, high = (middle, high) if _interchanged(swaps, reader) < bed.excess else (low, middle)
             return high
         if bed.effect is None:
             return bed.logits
-        if bed.through < 1 or HALF in bed.also:
+        if bed.again or HALF in bed.also:
             return bed.effect / LARGEST_DOSE
         return self._beyond_chance(bed.effect)
 
@@ -549,12 +568,49 @@ class Planter:
         after = run(self.anatomy, self.bed.sample[:n], (self.bed.block, lambda h: h + vector)).final
         return (after - self.now.final[:n]).mean(0)
 
-    def _turns(self, other: Float[Tensor, "text d_model"], logits: float) -> float:
-        """How often turning the variable over gives the answer of its new value, where the old answer was another."""
-        reader = self.own + self._reader(logits)
-        before, after = self.now.final @ reader, other @ reader
-        new = -self.sign(USED)
-        return float((after * new > 0)[before * new < 0].double().mean())
+    def _swaps(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Pairs both ways round: the final norm before and after USED's direction is set to the source's, its value."""
+        bed, pair = self.bed, self.bed.fresh
+        runs = [run(self.anatomy, ids) for ids in pair]
+        values = [2.0 * bed.value(bed.carried(ids)[1], USED) - 1 for ids in pair]
+        along = self.vectors[USED] / self.vectors[USED].norm()
+        gap = ((runs[1].stream[bed.block] - runs[0].stream[bed.block]) @ along)[:, None] * along
+        into, back = (
+            run(self.anatomy, i, (bed.block, adding(s * gap))).final for i, s in zip(pair, (1, -1), strict=True)
+        )
+        return [(runs[0].final, into, values[1]), (runs[1].final, back, values[0])]
+
+    def _share(self, lost: float) -> float:
+        """The share that must go through USED for its removal to cost so much, by bisection."""
+        removed, readers = torch.stack(self._removed()), []
+        for self.through in (0.0, 1.0):
+            readers.append(self._reader(self.bed.logits))
+        low, high = 0.0, 1.0
+        for _ in range(15):
+            share = (low + high) / 2
+            own, whole, *others = (removed @ (readers[0] + share * (readers[1] - readers[0]))).tolist()
+            beyond = (own - max(0.0, float(np.quantile(others, 0.95)))) / max(whole, 1e-9)
+            low, high = (share, high) if beyond < lost else (low, share)
+        return high
+
+    def _removed(self) -> list[Float[Tensor, "d_model"]]:
+        """What the final norm loses, along the value, to USED's removal, another input's site, and random removals."""
+        bed, ids = self.bed, self.bed.fresh[0]
+        value = 2.0 * bed.value(bed.carried(ids)[1], USED) - 1
+        clean, along = run(self.anatomy, ids), self.vectors[USED] / self.vectors[USED].norm()
+        site = clean.stream[bed.block]
+        x = site - site.mean(0)
+        read = x @ along
+
+        def lost(step: Tensor) -> Tensor:
+            n = len(step)
+            cut = run(self.anatomy, ids[:n], (bed.block, adding(step))).final
+            return ((clean.final[:n] - cut) * value[:n, None]).mean(0)
+
+        other = torch.randperm(len(x), generator=torch.Generator().manual_seed(bed.seed))
+        others = as_varied(x - read[:, None] * along, float(read.square().mean()), RANDOM, bed.seed)
+        usual = [lost(-(x[:RANDOMLY_CUT] @ d)[:, None] * d) for d in others]
+        return [lost(-read[:, None] * along), lost(site[other] - site), *usual]
 
     def _image(self, feature: str) -> Float[Tensor, "d_model"]:
         """Half of what turning a feature over changes in the final norm."""
@@ -577,3 +633,13 @@ def read_bits(h: Float[Tensor, "text d_model"], codes: Int[Tensor, "text"], fold
         calibration = platt(seen, label, 2)
         told.append((calibration.log2_prob(seen, label) - calibration.prior_log2_prob(label)).mean())
     return float(torch.stack(told).mean())
+
+
+def _interchanged(swaps: Sequence[tuple[Tensor, Tensor, Tensor]], reader: Float[Tensor, "d_model"]) -> float:
+    """Share of pairs with another answer than the expected one that a swap gives it, beyond the best constant's."""
+    before, after, wanted = (torch.cat(part) for part in zip(*swaps, strict=True))
+    other = (before @ reader) * wanted < 0
+    if not bool(other.any()):
+        return 0.5
+    up = float((wanted[other] > 0).double().mean())
+    return float(((after @ reader) * wanted > 0)[other].double().mean()) - max(up, 1 - up)

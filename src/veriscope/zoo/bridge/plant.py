@@ -224,6 +224,12 @@ def run(
     return Run(stream, middle, normed, torch.cat(finals))
 
 
+def adding(steps: Float[Tensor, "text d_model"]) -> Callable[[Tensor], Tensor]:
+    """A change for `run` that adds to each text its own vector, in one pass over the texts."""
+    chunks = iter(steps.split(CHUNK))
+    return lambda h: h + next(chunks)
+
+
 @torch.no_grad()
 def everywhere(anatomy: Anatomy, ids: Sequence[Sequence[int]], block: int) -> Float[Tensor, "token d_model"]:
     """What a block's MLP reads at every position, before its norm."""
