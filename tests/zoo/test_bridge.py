@@ -9,7 +9,7 @@ import torch
 
 from veriscope.zoo.bridge import BUILDS, plantings
 from veriscope.zoo.bridge.bed import COPY, LATE, UNUSED, USED, Bridge
-from veriscope.zoo.bridge.plant import run, turned
+from veriscope.zoo.bridge.plant import pushed, run, turned
 from veriscope.zoo.bridge.texts import models
 
 
@@ -46,6 +46,18 @@ def test_what_is_computed_again_behind_the_site_carries_the_rest() -> None:
 
     moved = {f: float((value * (plain - turned_over[f])).mean()) for f in (USED, LATE)}
     assert moved[USED] / (moved[USED] + moved[LATE]) == pytest.approx(0.25, abs=0.08)
+
+
+def test_many_vectors_do_what_each_does_in_a_run_of_its_own() -> None:
+    bed = Bridge(seed=6, rows=200, through=0.25)
+    ids = bed.sample[:3]
+    vectors = torch.randn(2, bed.anatomy.module.config.hidden_size, generator=torch.Generator().manual_seed(0))
+
+    found = pushed(bed.anatomy, ids, bed.block, vectors)
+
+    for vector, final in zip(vectors, found, strict=True):
+        alone = run(bed.anatomy, ids, (bed.block, lambda h, v=vector: h + v)).final
+        assert torch.allclose(final, alone, atol=1e-4) and not torch.allclose(final, run(bed.anatomy, ids).final)
 
 
 def test_rows_say_which_model_they_are_of(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -21,7 +21,7 @@ from veriscope.ledger import Ledger
 from veriscope.subjects import Subject
 from veriscope.zoo.bridge import plantings
 from veriscope.zoo.bridge.bed import USED, Bridge
-from veriscope.zoo.bridge.plant import Anatomy, adding, run
+from veriscope.zoo.bridge.plant import Anatomy, adding, pushed, run
 from veriscope.zoo.planted_effects import as_varied
 from veriscope.zoo.planted_information import bits_of_gap
 
@@ -77,7 +77,7 @@ def told(score: Tensor, value: Tensor) -> float:
 def test_a_reading_has_as_many_bits_as_were_planted_and_a_false_one_next_to_none(
     planting: Planting, build: Callable[..., Built]
 ) -> None:
-    claim, _, bed = build(planting, **({} if planting.truth else {"rows": 400}))
+    claim, _, bed = build(planting, **({"rows": 400} if "bits" not in dict(planting.settings) else {}))
     ids = bed.ids([text for text, _, _ in bed.language.texts(3_000, bed.seed + 9_000_000)])
     h = run(bed.anatomy, ids, upto=bed.block).stream[block_of(claim.finding.site)]
 
@@ -187,14 +187,14 @@ WORKING = 2.0  # the largest dose, which is the one that sizes are of
 BEST = 2.97  # sd: the largest of 200 draws of a Gaussian, either way
 
 
-def pushed(claim: Steers, backwards: bool) -> Tensor:
+def vector_of(claim: Steers, backwards: bool) -> Tensor:
     """The vector of a claim, towards its side."""
     change = claim.finding if isinstance(claim.finding, Change) else claim.finding.as_change("add", "1")
     assert change.vector is not None
     return change.vector.float() * (-1 if backwards else 1)
 
 
-def added(bed: Bridge, vector: Tensor, variable: str = USED, n: int = 80, draws: int = 60) -> dict[str, Tensor]:
+def added(bed: Bridge, vector: Tensor, variable: str = USED, n: int = 80, draws: int = 400) -> dict[str, Tensor]:
     """Change of each text's answers and of each word of "1" against all tokens; the best random vector's; nats."""
     head = bed.anatomy.module.get_output_embeddings().weight.detach()
     zero, one = ([bed.token(word) for word in group] for group in bed.answers)
@@ -212,8 +212,8 @@ def added(bed: Bridge, vector: Tensor, variable: str = USED, n: int = 80, draws:
     plain, costs = ((after(cut, push) @ head.T).log_softmax(-1) for push in (none, vector))
     drawn = torch.randn(draws, len(vector), generator=torch.Generator().manual_seed(1))
     drawn = drawn / drawn.norm(dim=1, keepdim=True) * vector.norm()
-    before = after(ids[:6], none)
-    chance = torch.stack([((after(ids[:6], v) - before) @ reader).mean() for v in drawn])
+    before = after(ids[:12], none)
+    chance = ((pushed(bed.anatomy, ids[:12], bed.block, drawn) - before) @ reader).mean(1)
     return {
         "answers": moved @ reader,
         "words": (moved @ head[one].T - (moved @ head.T).mean(1, keepdim=True)).mean(0),
@@ -229,7 +229,7 @@ def test_an_added_vector_moves_the_answers_beyond_random_ones_as_the_kind_says(
     settings = dict(planting.settings)
     claim, _, bed = build(planting, rows=400)
 
-    found = added(bed, WORKING * pushed(claim, settings.get("made") == "backwards"), settings["variable"])
+    found = added(bed, WORKING * vector_of(claim, settings.get("made") == "backwards"), settings["variable"])
 
     excess = float(found["excess"])
     if planting.grade.startswith("T1"):
@@ -245,7 +245,7 @@ def test_a_direction_that_one_word_reads_moves_no_other_word_of_its_value(build:
     (planting,) = (p.values[0] for p in kinds("C4", "F2") if "one word" in p.values[0].trap)
     claim, _, bed = build(planting, rows=400)
 
-    words = added(bed, pushed(claim, False) / 4, draws=2)["words"]
+    words = added(bed, vector_of(claim, False) / 4, draws=2)["words"]
 
     assert float(words.max()) > 1.5 and float(words.sort().values[:-1].mean()) < 0.1
 
@@ -254,6 +254,6 @@ def test_a_vector_turns_half_of_the_texts_the_other_way(build: Callable[..., Bui
     (planting,) = (p.values[0] for p in kinds("C4", "F2") if "other way" in p.values[0].trap)
     claim, _, bed = build(planting, rows=400)
 
-    answers = added(bed, WORKING * pushed(claim, False), n=150, draws=2)["answers"]
+    answers = added(bed, WORKING * vector_of(claim, False), n=150, draws=2)["answers"]
 
     assert 0.35 < float((answers < -0.3).double().mean()) < 0.65

@@ -28,12 +28,12 @@ from veriscope.zoo.bridge.plant import (
     adding,
     everywhere,
     multiply,
+    pushed,
     run,
     turned,
     write,
 )
 from veriscope.zoo.bridge.texts import Language, language, real_folder
-from veriscope.zoo.planted_effects import as_varied
 from veriscope.zoo.planted_information import gap_of_bits
 
 USED, UNUSED, LOUD = "used", "unused", "loud"  # u v, u w and v w
@@ -42,7 +42,6 @@ PRODUCTS = {USED: (0, 1), UNUSED: (0, 2), LOUD: (1, 2), COPY: (0, 1), LATE: (0, 
 FEW = 60
 SAMPLE = 500  # texts that sizes are measured on
 CLEAR = 14.0  # distance of the class means in the background's own sd, where the claim is not about reading
-RANDOM, RANDOMLY_CUT = 40, 60  # random removals, and the texts that each is made on
 RIDGE = 1e-3  # of the mean variance, in the covariance that the readout is solved against
 READ = 2  # times as many texts as dev has: a reader is fitted on each half of them and scored on the other
 LARGEST_DOSE = 2.0
@@ -60,15 +59,13 @@ class Bridge:
         seed: Of cues, bits, directions and texts.
         model: "town", which ships with the package, or "stories260k" from VERISCOPE_DATA.
         rows: Number of texts.
-        bits: Information about USED and UNUSED, in bits an item, that a logistic probe fitted on half of `rows` has
-            at the site on texts not seen; else their classes lie `clear` apart.
+        bits: Information about USED, in bits an item, that a logistic probe fitted on half of `rows` has at the site
+            on texts not seen; else its classes lie `clear` apart.
         clear: Distance of the class means in the background's own sd.
         through: Share of the answer's evidence that goes through USED; the rest is computed again behind the site.
         logits: What the two values of the variable make between the answers, in logits.
         excess: Instead, beyond the best constant answer, on which share of pairs a swap of USED's direction gives the
             expected answer where the model's own is another.
-        lost: Instead of `through`, what the removal of USED costs beyond 95% of random removals that vary as much, in
-            shares of what another input's value at the whole site costs.
         effect: Instead, by how many logits twice the variable's own difference moves the answers beyond what the best
             of 200 random directions as long does.
         sign: -1 where the answer goes against the variable.
@@ -89,7 +86,6 @@ class Bridge:
     through: float = 1.0
     logits: float = STRONG
     excess: float | None = None
-    lost: float | None = None
     effect: float | None = None
     sign: int = 1
     tie: float = 0.0
@@ -150,11 +146,6 @@ class Bridge:
         """Further texts and the same with one word exchanged, for sizes: on the sample the readout fits too well."""
         drawn = self.language.texts(SAMPLE, self.seed + 2_000_003, self.final)
         return self.ids([text for text, _, _ in drawn]), self.ids([changed for _, _, changed in drawn])
-
-    @property
-    def again(self) -> bool:
-        """Whether USED is computed a second time, behind the site."""
-        return self.through < 1 or self.lost is not None
 
     # ---- planting
 
@@ -302,7 +293,7 @@ class Planter:
         self.bed, self.anatomy = bed, bed.anatomy
         _, self.bits = bed.carried(bed.sample)
         self.rng = np.random.default_rng([bed.seed, 0xB4])
-        self.computing = [bed.block] + [bed.later] * (bed.again or HALF in bed.also)
+        self.computing = [bed.block] + [bed.later] * (bed.through < 1 or HALF in bed.also)
         self.natural = run(self.anatomy, bed.sample, upto=self.computing[-1])
         self.neurons: dict[str, Neurons] = {}
         self.products: dict[str, Tensor] = {}  # of each feature in each text, so that 1 is its mean size
@@ -322,7 +313,7 @@ class Planter:
             self._size()
         if len(self.computing) > 1:
             self.now = run(self.anatomy, bed.sample, upto=bed.later)
-        if bed.again:
+        if bed.through < 1:
             one, other = (self._carrier(bed.later, bit) for bit in PRODUCTS[LATE])
             self._compute(LATE, bed.later, one, other)
         if HALF in bed.also:
@@ -402,7 +393,7 @@ class Planter:
         One that a reader must find against the background lies among the largest at its site. Others are among the
         quiet ones of the last stream, where the answer reads them: what blocks in between add there is little.
         """
-        hard = self.bed.bits is not None and feature in (USED, UNUSED)
+        hard = self.bed.bits is not None and feature == USED
         x: Tensor = self.background.stream[block if hard else len(self.anatomy.blocks) - 1]
         x = x - x.mean(0)
         out = self._outside()
@@ -426,37 +417,31 @@ class Planter:
         return left[:, : taken.shape[0] - taken.shape[1]]
 
     def _size(self) -> None:
-        """Bring USED and UNUSED to the bits that are asked for; a larger one is noise to the other, hence twice."""
-        assert self.bed.bits is not None
-        features = [f for f in (USED, UNUSED) if f in self.neurons]
-        dev = self.bed.rows // 2
-        ids = self.bed.ids(
-            [t for t, _, _ in self.bed.language.texts(READ * dev, self.bed.seed + 2_000_003, self.bed.final)]
-        )
-        bits, block = self.bed.carried(ids)[1], self.bed.block
+        """Bring USED to the bits that are asked for."""
+        wanted, block, neurons = self.bed.bits, self.bed.block, self.neurons[USED]
+        assert wanted is not None
+        drawn = self.bed.language.texts(READ * (self.bed.rows // 2), self.bed.seed + 2_000_003, self.bed.final)
+        ids = self.bed.ids([text for text, _, _ in drawn])
+        codes = self.bed.value(self.bed.carried(ids)[1], USED).long()
         found = run(self.anatomy, ids, upto=block)
+        part = (neurons.value(found.normed[block]) / neurons.unit)[:, None] * self.vectors[USED] / 2
+        rest = found.stream[block] - part
         fold = torch.arange(len(ids)) % READ
-        for feature in features * len(features):
-            neurons, vector = self.neurons[feature], self.vectors[feature]
-            part = (neurons.value(found.normed[block]) / neurons.unit)[:, None] * vector / 2
-            rest = found.stream[block] - part
-            codes = self.bed.value(bits, feature).long()
-            ideal = gap_of_bits(self.bed.bits) / self._apart(feature)  # one that is fitted needs up to twice as much
-            low, high = 0.4 * ideal, 4 * ideal
-            for _ in range(8):
-                middle = (low * high) ** 0.5
-                enough = read_bits(rest + middle * part, codes, fold) > self.bed.bits
-                low, high = (low, middle) if enough else (middle, high)
-            self.vectors[feature] = high * vector
-            found.stream[block] = rest + high * part
-            write(self.anatomy, neurons, self.vectors[feature] / 2)
+        ideal = gap_of_bits(wanted) / self._apart()  # one that is fitted needs up to twice as much
+        low, high = 0.4 * ideal, 4 * ideal
+        for _ in range(8):
+            middle = (low * high) ** 0.5
+            enough = read_bits(rest + middle * part, codes, fold) > wanted
+            low, high = (low, middle) if enough else (middle, high)
+        self.vectors[USED] = high * self.vectors[USED]
+        write(self.anatomy, neurons, self.vectors[USED] / 2)
 
-    def _apart(self, feature: str) -> float:
-        """Distance of the class means at the site in the best linear reader's units (Mahalanobis, unbiased)."""
+    def _apart(self) -> float:
+        """Distance of USED's class means at the site in the best linear reader's units (Mahalanobis, unbiased)."""
         written = [self.products[f][:, None] * self.vectors[f] / 2 for f in self.neurons]
         h = self.now.stream[self.bed.block] + torch.stack(written).sum(0)
-        gap = self.vectors[feature].double()
-        within = h.double() - self.sign(feature)[:, None] * gap / 2
+        gap = self.vectors[USED].double()
+        within = h.double() - self.sign(USED)[:, None] * gap / 2
         n, d = h.shape
         squared = gap @ torch.linalg.solve(torch.cov(within.T) + 1e-9 * torch.eye(d), gap) * (n - d - 2) / n
         return float(squared.sqrt())
@@ -476,7 +461,6 @@ class Planter:
         x = self.now.final - self.now.final.mean(0)
         covariance = (x.T @ x / len(x)).double()
         self.covariance = covariance + RIDGE * float(covariance.diagonal().mean()) * torch.eye(x.shape[1])
-        self.through = bed.through if bed.lost is None else self._share(bed.lost)
         logits = self._logits()
         with torch.no_grad():
             for group, side in zip(self.groups, (-0.5, 0.5), strict=True):
@@ -527,7 +511,7 @@ class Planter:
         bed, half = self.bed, logits / 2
         if HALF in bed.also:
             return {HALF: half}
-        return {USED: self.through * half, LATE: (1 - self.through) * half}
+        return {USED: bed.through * half, LATE: (1 - bed.through) * half}
 
     def _logits(self) -> float:
         """How many logits the variable must be worth for what the bed is asked for."""
@@ -542,7 +526,7 @@ class Planter:
             return high
         if bed.effect is None:
             return bed.logits
-        if bed.again or HALF in bed.also:
+        if bed.through < 1 or HALF in bed.also:
             return bed.effect / LARGEST_DOSE
         return self._beyond_chance(bed.effect)
 
@@ -551,8 +535,10 @@ class Planter:
         vector = LARGEST_DOSE * self.vectors[USED]
         drawn = torch.randn(DRAWS, len(vector), generator=torch.Generator().manual_seed(self.bed.seed + 7))
         drawn = drawn / drawn.norm(dim=1, keepdim=True) * vector.norm()
-        moved = self._moved(vector, len(self.bed.sample))
-        chance = torch.stack([self._moved(v, DRAWN_ON) for v in drawn])
+        after = run(self.anatomy, self.bed.sample, (self.bed.block, lambda h: h + vector)).final
+        moved = (after - self.now.final).mean(0)
+        chance = pushed(self.anatomy, self.bed.sample[:DRAWN_ON], self.bed.block, drawn) - self.now.final[:DRAWN_ON]
+        chance = chance.mean(1)
         plain = self.own + self._reader(0.0)
         more = self.own + self._reader(1.0) - plain
         low, high = 0.0, 100.0
@@ -562,11 +548,6 @@ class Planter:
             beyond = float(moved @ reader - BEST * (chance @ reader).square().mean().sqrt())
             low, high = (middle, high) if beyond < effect else (low, middle)
         return high
-
-    def _moved(self, vector: Float[Tensor, "d_model"], n: int) -> Float[Tensor, "d_model"]:
-        """Mean change of the final norm when a vector is added at the site, over the first n texts of the sample."""
-        after = run(self.anatomy, self.bed.sample[:n], (self.bed.block, lambda h: h + vector)).final
-        return (after - self.now.final[:n]).mean(0)
 
     def _swaps(self) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Pairs both ways round: the final norm before and after USED's direction is set to the source's, its value."""
@@ -579,38 +560,6 @@ class Planter:
             run(self.anatomy, i, (bed.block, adding(s * gap))).final for i, s in zip(pair, (1, -1), strict=True)
         )
         return [(runs[0].final, into, values[1]), (runs[1].final, back, values[0])]
-
-    def _share(self, lost: float) -> float:
-        """The share that must go through USED for its removal to cost so much, by bisection."""
-        removed, readers = torch.stack(self._removed()), []
-        for self.through in (0.0, 1.0):
-            readers.append(self._reader(self.bed.logits))
-        low, high = 0.0, 1.0
-        for _ in range(15):
-            share = (low + high) / 2
-            own, whole, *others = (removed @ (readers[0] + share * (readers[1] - readers[0]))).tolist()
-            beyond = (own - max(0.0, float(np.quantile(others, 0.95)))) / max(whole, 1e-9)
-            low, high = (share, high) if beyond < lost else (low, share)
-        return high
-
-    def _removed(self) -> list[Float[Tensor, "d_model"]]:
-        """What the final norm loses, along the value, to USED's removal, another input's site, and random removals."""
-        bed, ids = self.bed, self.bed.fresh[0]
-        value = 2.0 * bed.value(bed.carried(ids)[1], USED) - 1
-        clean, along = run(self.anatomy, ids), self.vectors[USED] / self.vectors[USED].norm()
-        site = clean.stream[bed.block]
-        x = site - site.mean(0)
-        read = x @ along
-
-        def lost(step: Tensor) -> Tensor:
-            n = len(step)
-            cut = run(self.anatomy, ids[:n], (bed.block, adding(step))).final
-            return ((clean.final[:n] - cut) * value[:n, None]).mean(0)
-
-        other = torch.randperm(len(x), generator=torch.Generator().manual_seed(bed.seed))
-        others = as_varied(x - read[:, None] * along, float(read.square().mean()), RANDOM, bed.seed)
-        usual = [lost(-(x[:RANDOMLY_CUT] @ d)[:, None] * d) for d in others]
-        return [lost(-read[:, None] * along), lost(site[other] - site), *usual]
 
     def _image(self, feature: str) -> Float[Tensor, "d_model"]:
         """Half of what turning a feature over changes in the final norm."""
