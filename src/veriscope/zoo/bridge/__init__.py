@@ -251,6 +251,8 @@ def _by_hand(bed: Bridge, made: str) -> Float[Tensor, "d_model"] | None:
 
 _PLAIN: dict[str, Any] = {"variable": USED, "effect": 3.0}
 
+# What is true is the vector that was written: one fitted on few rows had 0.36 logits beyond random ones of its length
+# where 3 were set, and cost more than the budget.
 C4_KINDS: tuple[Kind, ...] = (
     (False, "F0", "random vector", {**_PLAIN, "made": "random"}),
     (False, "F0", "fitted on shuffled labels", {**_PLAIN, "made": "shuffled"}),
@@ -259,9 +261,9 @@ C4_KINDS: tuple[Kind, ...] = (
     (False, "F2", "writes one word", {**_PLAIN, "made": "writing", "writer": 6.0}),
     (False, "F2", "the other way in half of the texts", {**_PLAIN, "also": (HALF,), "made": "written"}),
     (False, "F3", "size: twice what is there", {**_PLAIN, "smallest_effect": 6.0, "made": "written"}),
-    (True, "T0", "used feature", _PLAIN),
+    (True, "T0", "used feature", {**_PLAIN, "made": "written"}),
     *((True, f"T1x{times:g}", f"at {times:g} times the smallest effect",
        {"variable": USED, "effect": 0.5 * times, "made": "written"}) for times in (1, 2, 4)),
     (True, "T2", "negative doses", {**_PLAIN, "made": "backwards"}),
-    (True, "T2", "negative", {**_PLAIN, "sign": -1}),
+    (True, "T2", "negative", {**_PLAIN, "sign": -1, "made": "written"}),
 )  # fmt: skip
