@@ -129,7 +129,7 @@ C1_KINDS: tuple[Kind, ...] = (
     (False, "F1", "before it is computed", {"variable": USED, "early": True}),
     (True, "T0", "plain", {"variable": USED, "bits": 0.5}),
     *((True, f"T1x{times:g}", f"at {times:g} times the smallest effect",
-       {"variable": USED, "bits": 0.05 * times}) for times in (1, 2, 4)),
+       {"variable": USED, "bits": 0.05 * times}) for times in (2, 4)),
 )  # fmt: skip
 
 
@@ -265,5 +265,4 @@ C4_KINDS: tuple[Kind, ...] = (
     *((True, f"T1x{times:g}", f"at {times:g} times the smallest effect",
        {"variable": USED, "effect": 0.5 * times, "made": "written"}) for times in (1, 2, 4)),
     (True, "T2", "negative doses", {**_PLAIN, "made": "backwards"}),
-    (True, "T2", "negative", {**_PLAIN, "sign": -1, "made": "written"}),
 )  # fmt: skip
