@@ -8,9 +8,10 @@ TinyStories by others, where VERISCOPE_DATA has it. In a host (see `plant`):
     block m computes u v (`used`) and, where asked for, u w (`unused`), v w (`loud`) by extra neurons of its MLP
     the answer words' rows of the untied head read `used` (or what is computed from it) out of the final norm
 
-So no variable stands in the input's surface, none is there before block m, and no bag of words carries one. What is
-true is measured by turning the planted neurons over (`plant.turned`), with no code that a trial uses. `bed` has the
-dials. The bed is not yet among those of `--bed all`: `veriscope exam --bed veriscope.zoo.bridge`.
+So no variable stands in the input's surface, none is written before block m, and no bag of words carries one. Sizes are
+set by plain runs of the network (`plant.run`), with no code of a trial, and so is the truth of each kind tested; what
+can be read is what the package's own `LogisticProbe` reads. `bed` has the dials. The bed is not yet among those of
+`--bed all`: `veriscope exam --bed veriscope.zoo.bridge`.
 
 Kinds are named after their host. Without VERISCOPE_DATA only those in town are planted, and that is logged.
 """
@@ -35,11 +36,15 @@ from veriscope.findings import Change, Reading
 from veriscope.methods import MeanDifference, method
 from veriscope.methods.searched_direction import SearchedDirection
 from veriscope.subjects import Subject
-from veriscope.zoo.bridge.bed import COPY, HALF, LOUD, SILENT, UNUSED, USED, Bridge
+from veriscope.zoo.bridge.bed import COPY, HALF, LOUD, UNUSED, USED, WORD, Bridge
 from veriscope.zoo.bridge.texts import models
 
-ROWS = {"C1": 2_400, "C2": 1_200, "C3": 1_000, "C4": 700}
+ROWS = {"C1": 2_000, "C2": 600, "C3": 500, "C4": 700}
 BUILDS = {"C1": "represents", "C2": "mediates", "C3": "necessary", "C4": "steers"}
+
+# Where the truth of a type's kinds was shown. What the Llama makes of the carried bits holds all their products before
+# any is planted, so that none there has the bits that it was given; in C4 it was not measured.
+HOSTS = {"C1": ("town",), "C4": ("town",)}
 
 Kind = tuple[bool, str, str, dict[str, Any]]  # truth, grade, trap, settings of the build
 
@@ -47,14 +52,14 @@ Kind = tuple[bool, str, str, dict[str, Any]]  # truth, grade, trap, settings of 
 def plantings(claim_type: str, count: int, seed: int, final: bool = False) -> list[Planting]:
     """Planted claims of one type: `count` of every kind in every host, each on a bed of its own seed."""
     kinds = {"C1": C1_KINDS, "C2": C2_KINDS, "C3": C3_KINDS, "C4": C4_KINDS}.get(claim_type, ())
-    hosts = models()
-    if "stories260k" not in hosts:
+    hosts = HOSTS.get(claim_type, models())
+    if "stories260k" not in models():
         why = "VERISCOPE_DATA has no lm/stories260k_hf: the bed 'bridge' plants in town alone"
         logging.getLogger(__name__).warning(why)
     first = seed * 100_000 + (FINAL if final else 0)
     out = []
     for truth, grade, trap, settings in kinds:
-        for host in hosts:
+        for host in (h for h in hosts if settings.get("model", h) == h):
             for i in range(count):
                 chosen = {"rows": ROWS[claim_type], **settings, "model": host, "final": final, "seed": first + i}
                 build = f"veriscope.zoo.bridge:{BUILDS[claim_type]}"
@@ -70,8 +75,7 @@ def finding_of(bed: Bridge, subject: Subject, dev: Sample, made: str, site: str)
 
     Args:
         made: Name of a method; "shuffled": class means of shuffled labels; "searched": the best of 400 random
-            directions; "given": what the variable is written along; "dormant": that and the silent direction; "copy":
-            what its copy is written along.
+            directions; "given": what the variable is written along; "copy": what its copy is.
     """
     if made == "searched":
         return SearchedDirection(site=site, count=400, seed=bed.seed).fit(subject, dev)
@@ -79,9 +83,9 @@ def finding_of(bed: Bridge, subject: Subject, dev: Sample, made: str, site: str)
         rng = torch.Generator().manual_seed(bed.seed)
         order = torch.randperm(len(dev), generator=rng).tolist()
         return _means(site).fit(subject, dev.relabel([dev.labels[i] for i in order]))
-    if made in ("given", "dormant", "copy"):
+    if made in ("given", "copy"):
         vectors = bed.planted.vectors
-        along = vectors[COPY if made == "copy" else dev.variable] + (vectors[SILENT] if made == "dormant" else 0)
+        along = vectors[COPY if made == "copy" else dev.variable]
         return written(_means(site).fit(subject, dev), along)
     if made == "MeanDifference":
         return _means(site).fit(subject, dev)
@@ -123,14 +127,9 @@ C1_KINDS: tuple[Kind, ...] = (
     (False, "F0", "reader fitted on shuffled labels", {"variable": USED, "bits": 0.2, "made": "shuffled"}),
     (False, "F1", "memorised: a coin for each name in the text", {"variable": "name"}),
     (False, "F1", "before it is computed", {"variable": USED, "early": True}),
-    (False, "F1", "prominent distractor: the first principal component",
-     {"variable": USED, "bits": 0.2, "made": "PCADirection", "also": (LOUD,)}),
-    (False, "F2", "best of 400 random directions", {"variable": USED, "bits": 0.2, "made": "searched"}),
     (True, "T0", "plain", {"variable": USED, "bits": 0.5}),
     *((True, f"T1x{times:g}", f"at {times:g} times the smallest effect",
-       {"variable": USED, "bits": 0.05 * times}) for times in (0.5, 1, 2, 4)),
-    (True, "T2", "unused by the output", {"variable": UNUSED, "bits": 0.2, "also": (UNUSED,)}),
-    (True, "T2", "beside a prominent feature", {"variable": USED, "bits": 0.2, "also": (LOUD,)}),
+       {"variable": USED, "bits": 0.05 * times}) for times in (2, 4)),
 )  # fmt: skip
 
 
@@ -151,25 +150,25 @@ def mediates(
 
 # A direction fitted on few rows leans into whatever varies little: what is true by construction is what was written.
 _GIVEN = {"variable": USED, "made": "given"}
+_TOWN = {"model": "town"}  # stories260k has texts three times as long: it is planted in where that tells something
 
+# No T1x kinds: on texts that sizes were not set on, what was set at 0.2 gave 0.13 to 0.20.
 C2_KINDS: tuple[Kind, ...] = (
-    (False, "F0", "random direction", {"variable": USED, "made": "RandomDirection"}),
-    (False, "F0", "fitted on shuffled labels", {"variable": USED, "made": "shuffled"}),
+    (False, "F0", "random direction", {"variable": USED, "made": "RandomDirection", **_TOWN}),
+    (False, "F0", "fitted on shuffled labels", {"variable": USED, "made": "shuffled", **_TOWN}),
     (False, "F1", "correlated and unread: its own direction",
-     {"variable": UNUSED, "also": (UNUSED,), "tie": 0.6, "made": "given"}),
+     {"variable": UNUSED, "also": (UNUSED,), "tie": 0.6, "made": "given", **_TOWN}),
     (False, "F1", "unread copy of the variable", {"variable": USED, "also": (COPY,), "made": "copy"}),
-    (False, "F1", "bypass: readable here, computed again behind the site", {"variable": USED, "through": 0.0}),
-    (False, "F1", "before it is computed", {"variable": USED, "early": True}),
-    (False, "F2", "best of 400 random directions", {"variable": USED, "made": "searched"}),
-    (False, "F2", "dormant path: what it is written along + a silent reader",
-     {"variable": USED, "through": 0.0, "silent": 32.0, "made": "dormant"}),
-    (False, "F3", "size: twice what is there", {**_GIVEN, "excess": 0.2, "smallest_effect": 0.4}),
+    (False, "F1", "bypass: readable here, computed again behind the site",
+     {"variable": USED, "through": 0.0, "made": "given", **_TOWN}),
+    (False, "F1", "before it is computed", {"variable": USED, "early": True, **_TOWN}),
+    (False, "F2", "best of 400 random directions", {"variable": USED, "made": "searched", **_TOWN}),
+    (False, "F3", "size: at most half is there",
+     {**_GIVEN, "excess": 0.2, "smallest_effect": 0.4, "rows": 1_200, **_TOWN}),
     (True, "T0", "used feature", _GIVEN),
-    *((True, f"T1x{times:g}", f"at {times:g} times the smallest effect",
-       {**_GIVEN, "excess": 0.1 * times}) for times in (0.5, 1, 2, 4)),
-    (True, "T2", "beside an unread copy", {**_GIVEN, "also": (COPY,)}),
-    (True, "T2", "negative", {**_GIVEN, "sign": -1}),
-    (True, "T2", "beside a prominent feature", {**_GIVEN, "also": (LOUD,)}),
+    (True, "T2", "beside an unread copy", {**_GIVEN, "also": (COPY,), **_TOWN}),
+    (True, "T2", "negative", {**_GIVEN, "sign": -1, **_TOWN}),
+    (True, "T2", "beside a prominent feature", {**_GIVEN, "also": (LOUD,), **_TOWN}),
 )  # fmt: skip
 
 
@@ -187,24 +186,27 @@ def necessary(
     return Necessary(finding, of=variable, on=data, name=f"{variable} ({made})", **_sized(smallest_effect)), subject
 
 
-C3_KINDS: tuple[Kind, ...] = (
-    (False, "F0", "random direction", {"variable": USED, "made": "RandomDirection"}),
-    (False, "F1", "decodable and unused", {"variable": UNUSED, "also": (UNUSED,)}),
-    (False, "F1", "bypass: readable here, computed again behind the site", {"variable": USED, "through": 0.0}),
-    (False, "F2", "high norm and unread", {"variable": LOUD, "also": (LOUD,)}),
-    (False, "F2", "dormant path: what it is written along + a silent reader",
-     {"variable": USED, "through": 0.0, "silent": 32.0, "made": "dormant"}),
-    (False, "F3", "size: twice what is lost", {"variable": USED, "through": 0.35, "smallest_effect": 0.7}),
-    (True, "T0", "used feature", {"variable": USED}),
-    *((True, f"T1x{times:g}", f"at {times:g} times the smallest effect",
-       {"variable": USED, "through": 0.1 * times}) for times in (0.5, 1, 2, 4)),
-    (True, "T2", "beside an unread copy", {"variable": USED, "also": (COPY,)}),
-    (True, "T2", "negative", {"variable": USED, "sign": -1}),
-    (True, "T2", "beside a prominent feature", {"variable": USED, "also": (LOUD,)}),
-)  # fmt: skip
+# In town alone: in stories260k the few dimensions left make what is erased cost other words as much. No T1x kinds: what
+# was set at 0.2 gave 0.14 to 0.16 on other texts.
+C3_KINDS: tuple[Kind, ...] = tuple(
+    (truth, grade, trap, {**settings, **_TOWN})
+    for truth, grade, trap, settings in (
+        (False, "F0", "random direction", {"variable": USED, "made": "RandomDirection"}),
+        (False, "F1", "decodable and unused", {"variable": UNUSED, "also": (UNUSED,)}),
+        (False, "F1", "bypass: readable here, computed again behind the site", {"variable": USED, "through": 0.0}),
+        (False, "F2", "high norm and unread", {"variable": LOUD, "also": (LOUD,)}),
+        (False, "F3", "size: at most half is lost", {"variable": USED, "through": 0.35, "smallest_effect": 0.7}),
+        (True, "T0", "used feature", {"variable": USED}),
+        (True, "T2", "beside an unread copy", {"variable": USED, "also": (COPY,)}),
+        (True, "T2", "negative", {"variable": USED, "sign": -1}),
+        (True, "T2", "beside a prominent feature", {"variable": USED, "also": (LOUD,)}),
+    )
+)
 
 
 # ---- C4 STEERS
+
+SHORT = 3.0  # sd between the classes: as far as that, no vector of its length costs what the budget is
 
 
 def steers(
@@ -214,14 +216,14 @@ def steers(
     """A C4 claim about words that stand for the two values of USED.
 
     Args:
-        effect: Logits by which the largest dose of USED's own difference moves those words against each other.
+        effect: Logits by which the largest dose of USED's own difference moves those words against each other, beyond
+            the best of 200 random directions.
         made: As in `finding_of`; or a vector by hand: "written" (the variable's own), "backwards" (the other way
-            round, claimed at negative doses), "writing" (what one word alone reads), "random" (as long),
-            "flattening" (against the stream's mean).
+            round, claimed at negative doses), "writing" (what one word alone reads), "random" (as long).
     """
-    bed = Bridge(seed=seed, **{"words": 3, "effect": effect, **dials})
+    bed = Bridge(seed=seed, **{"words": 3, "clear": SHORT, "effect": effect, **dials})
     subject, data = bed.subject, bed.examples(variable)
-    vector = _by_hand(bed, subject, data.dev, made)
+    vector = _by_hand(bed, made)
     fitted = MeanDifference(site=bed.site).fit(subject, data.dev)
     finding: Any = fitted if made == "MeanDifference" else None
     if vector is not None:
@@ -237,34 +239,30 @@ def steers(
     return claim, subject
 
 
-def _by_hand(bed: Bridge, subject: Subject, dev: Sample, made: str) -> Float[Tensor, "d_model"] | None:
+def _by_hand(bed: Bridge, made: str) -> Float[Tensor, "d_model"] | None:
     own = bed.planted.vectors[USED]
     if made == "random":
         drawn = torch.randn(len(own), generator=torch.Generator().manual_seed(bed.seed + 91))
         return own.norm() * drawn / drawn.norm()
-    if made == "flattening":
-        mean = subject.acts(dev.texts, bed.site, "last").mean(0)
-        return -mean / 4
     if made == "writing":
-        return bed.planted.vectors[SILENT]
+        return bed.planted.vectors[WORD]
     return {"written": own, "backwards": -own}.get(made)
 
 
-_PLAIN: dict[str, Any] = {"variable": USED, "effect": 4.0}
+_PLAIN: dict[str, Any] = {"variable": USED, "effect": 3.0}
 
+# What is true is the vector that was written: one fitted on few rows had 0.36 logits beyond random ones of its length
+# where 3 were set, and cost more than the budget.
 C4_KINDS: tuple[Kind, ...] = (
     (False, "F0", "random vector", {**_PLAIN, "made": "random"}),
     (False, "F0", "fitted on shuffled labels", {**_PLAIN, "made": "shuffled"}),
     (False, "F1", "unread direction", {**_PLAIN, "variable": UNUSED, "also": (UNUSED,)}),
     (False, "F1", "bypass: readable here, computed again behind the site", {**_PLAIN, "through": 0.0}),
-    (False, "F2", "temperature direction", {**_PLAIN, "made": "flattening"}),
     (False, "F2", "writes one word", {**_PLAIN, "made": "writing", "writer": 6.0}),
     (False, "F2", "the other way in half of the texts", {**_PLAIN, "also": (HALF,), "made": "written"}),
-    (False, "F3", "size: twice what is there", {**_PLAIN, "smallest_effect": 8.0, "made": "written"}),
-    (True, "T0", "used feature", _PLAIN),
+    (False, "F3", "size: twice what is there", {**_PLAIN, "smallest_effect": 6.0, "made": "written"}),
+    (True, "T0", "used feature", {**_PLAIN, "made": "written"}),
     *((True, f"T1x{times:g}", f"at {times:g} times the smallest effect",
-       {"variable": USED, "effect": 0.5 * times, "made": "written"}) for times in (0.5, 1, 2, 4)),
+       {"variable": USED, "effect": 0.5 * times, "made": "written"}) for times in (1, 2, 4)),
     (True, "T2", "negative doses", {**_PLAIN, "made": "backwards"}),
-    (True, "T2", "negative", {**_PLAIN, "sign": -1}),
-    (True, "T2", "beside a prominent feature", {**_PLAIN, "also": (LOUD,)}),
 )  # fmt: skip

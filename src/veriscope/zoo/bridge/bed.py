@@ -14,6 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from veriscope.examples import Examples, examples
+from veriscope.methods import LogisticProbe
+from veriscope.methods.bits import platt
 from veriscope.subjects import Subject, load
 from veriscope.zoo import town
 from veriscope.zoo.bridge.plant import (
@@ -23,8 +25,10 @@ from veriscope.zoo.bridge.plant import (
     Coordinate,
     Neurons,
     Remembering,
+    adding,
     everywhere,
     multiply,
+    pushed,
     run,
     turned,
     write,
@@ -33,13 +37,16 @@ from veriscope.zoo.bridge.texts import Language, language, real_folder
 from veriscope.zoo.planted_information import gap_of_bits
 
 USED, UNUSED, LOUD = "used", "unused", "loud"  # u v, u w and v w
-COPY, LATE, HALF, SILENT = "copy", "late", "half", "silent"
+COPY, LATE, HALF, WORD = "copy", "late", "half", "word"
 PRODUCTS = {USED: (0, 1), UNUSED: (0, 2), LOUD: (1, 2), COPY: (0, 1), LATE: (0, 1)}
 FEW = 60
 SAMPLE = 500  # texts that sizes are measured on
 CLEAR = 14.0  # distance of the class means in the background's own sd, where the claim is not about reading
 RIDGE = 1e-3  # of the mean variance, in the covariance that the readout is solved against
+READ = 2  # times as many texts as dev has: a reader is fitted on each half of them and scored on the other
 LARGEST_DOSE = 2.0
+DRAWS, DRAWN_ON = 128, 12  # random directions that an added vector is held against, and texts that they are tried on
+BEST = 2.97  # sd: the largest of 200 draws of a Gaussian, either way
 STRONG = 16.0  # logits between the two values where the claim is not about the size of the effect
 PROMINENT = 3.0  # of a loud feature: its size in units of the largest natural variation
 
@@ -52,18 +59,21 @@ class Bridge:
         seed: Of cues, bits, directions and texts.
         model: "town", which ships with the package, or "stories260k" from VERISCOPE_DATA.
         rows: Number of texts.
-        bits: Information about USED and UNUSED, in bits an item, that the best linear reader has at the site; else
-            their classes lie CLEAR apart.
+        bits: Information about USED, in bits an item, that a logistic probe fitted on half of `rows` has at the site
+            on texts not seen; else its classes lie `clear` apart.
+        clear: Distance of the class means in the background's own sd.
         through: Share of the answer's evidence that goes through USED; the rest is computed again behind the site.
         logits: What the two values of the variable make between the answers, in logits.
-        excess: Instead, beyond chance, how often the other value turns the model's own answer.
-        effect: Instead, by how many logits twice the variable's own difference moves the answers.
+        excess: Instead, beyond the best constant answer, on which share of pairs a swap of USED's direction gives the
+            expected answer where the model's own is another.
+        effect: Instead, by how many logits twice the variable's own difference moves the answers beyond what the best
+            of 200 random directions as long does.
         sign: -1 where the answer goes against the variable.
         tie: Correlation of UNUSED with USED.
         also: Further features: LOUD (prominent and unread), COPY (the same variable, unread), HALF (the answer reads
             USED times a bit of its own, and not USED).
-        silent: Logits between the answers of a direction on which nothing is written, for as much as USED has.
-        writer: The same, read by one single answer word.
+        writer: Logits that one single answer word reads of a direction on which nothing is written, for as much as
+            USED has.
         words: Number of words that stand for each answer, up to three.
         final: Another variant of the model, later blocks, other sentences.
     """
@@ -72,6 +82,7 @@ class Bridge:
     model: str = "town"
     rows: int = 1_200
     bits: float | None = None
+    clear: float = CLEAR
     through: float = 1.0
     logits: float = STRONG
     excess: float | None = None
@@ -79,7 +90,6 @@ class Bridge:
     sign: int = 1
     tie: float = 0.0
     also: tuple[str, ...] = ()
-    silent: float = 0.0
     writer: float = 0.0
     words: int = 1
     final: bool = False
@@ -98,7 +108,7 @@ class Bridge:
     @property
     def later(self) -> int:
         """The block behind the site in which more is computed."""
-        return len(self._anatomy.blocks) - 1
+        return len(self.anatomy.blocks) - 1
 
     @property
     def language(self) -> Language:
@@ -131,10 +141,17 @@ class Bridge:
         """Tokens of texts that no claim sees, for measuring."""
         return self.ids([t for t, _, _ in self.language.texts(SAMPLE, self.seed + 1_000_003, self.final)])
 
+    @cached_property
+    def fresh(self) -> tuple[list[list[int]], list[list[int]]]:
+        """Further texts and the same with one word exchanged, for sizes: on the sample the readout fits too well."""
+        drawn = self.language.texts(SAMPLE, self.seed + 2_000_003, self.final)
+        return self.ids([text for text, _, _ in drawn]), self.ids([changed for _, _, changed in drawn])
+
     # ---- planting
 
     @cached_property
-    def _anatomy(self) -> Anatomy:
+    def anatomy(self) -> Anatomy:
+        """The model, with an embedding that carries the bits and a head of its own; nothing reads either yet."""
         module: Any = self._plain.module
         module.config._attn_implementation = "sdpa"
         head = module.get_output_embeddings()
@@ -168,13 +185,13 @@ class Bridge:
         """The planted model as any other subject."""
         assert self.planted
         reader = self._plain.reader
-        return load(self._anatomy.module, tokenizer=reader.tokenizer, name=f"bridge-{self.model}-{self.seed}")
+        return load(self.anatomy.module, tokenizer=reader.tokenizer, name=f"bridge-{self.model}-{self.seed}")
 
     # ---- the truth about texts
 
     @cached_property
     def embedding(self) -> Remembering:
-        table = self._anatomy.module.get_input_embeddings()
+        table = self.anatomy.module.get_input_embeddings()
         assert isinstance(table, Remembering)
         return table
 
@@ -239,8 +256,8 @@ class Bridge:
         """Put in what the model itself answers, to the text and to its source."""
         words = [group[0] for group in self.answers]
         for column, foil, text in (("answer", "foil", "text"), ("source_answer", None, "source")):
-            at = run(self._anatomy, self.ids([row[text] for row in rows])).final
-            head = self._anatomy.module.get_output_embeddings().weight.detach()
+            at = run(self.anatomy, self.ids([row[text] for row in rows])).final
+            head = self.anatomy.module.get_output_embeddings().weight.detach()
             said = (at @ (head[self.token(words[1])] - head[self.token(words[0])]) > 0).long().tolist()
             for row, value in zip(rows, said, strict=True):
                 row[column] = words[value]
@@ -273,7 +290,7 @@ class Planter:
     """Plants a bed step by step, each size measured on the model as it then is."""
 
     def __init__(self, bed: Bridge) -> None:
-        self.bed, self.anatomy = bed, bed._anatomy
+        self.bed, self.anatomy = bed, bed.anatomy
         _, self.bits = bed.carried(bed.sample)
         self.rng = np.random.default_rng([bed.seed, 0xB4])
         self.computing = [bed.block] + [bed.later] * (bed.through < 1 or HALF in bed.also)
@@ -365,7 +382,7 @@ class Planter:
         value = neurons.value(self.now.normed[block])
         unit = float((value * self.sign(feature)).mean())
         direction, spread = self._direction(feature, block)
-        size = 2 * PROMINENT * self._largest(block) if feature == LOUD else CLEAR * spread
+        size = 2 * PROMINENT * self._largest(block) if feature == LOUD else self.bed.clear * spread
         self.neurons[feature] = dataclasses.replace(neurons, unit=unit)
         self.products[feature], self.vectors[feature] = value / unit, size * direction
         write(self.anatomy, self.neurons[feature], self.vectors[feature] / 2)
@@ -376,7 +393,7 @@ class Planter:
         One that a reader must find against the background lies among the largest at its site. Others are among the
         quiet ones of the last stream, where the answer reads them: what blocks in between add there is little.
         """
-        hard = self.bed.bits is not None and feature in (USED, UNUSED)
+        hard = self.bed.bits is not None and feature == USED
         x: Tensor = self.background.stream[block if hard else len(self.anatomy.blocks) - 1]
         x = x - x.mean(0)
         out = self._outside()
@@ -400,18 +417,31 @@ class Planter:
         return left[:, : taken.shape[0] - taken.shape[1]]
 
     def _size(self) -> None:
-        """Bring USED and UNUSED to the bits that are asked for; a larger one varies more by itself, hence twice."""
-        assert self.bed.bits is not None
-        for feature in 2 * [f for f in (USED, UNUSED) if f in self.neurons]:
-            self.vectors[feature] = self.vectors[feature] * (gap_of_bits(self.bed.bits) / self._apart(feature))
-            write(self.anatomy, self.neurons[feature], self.vectors[feature] / 2)
+        """Bring USED to the bits that are asked for."""
+        wanted, block, neurons = self.bed.bits, self.bed.block, self.neurons[USED]
+        assert wanted is not None
+        drawn = self.bed.language.texts(READ * (self.bed.rows // 2), self.bed.seed + 2_000_003, self.bed.final)
+        ids = self.bed.ids([text for text, _, _ in drawn])
+        codes = self.bed.value(self.bed.carried(ids)[1], USED).long()
+        found = run(self.anatomy, ids, upto=block)
+        part = (neurons.value(found.normed[block]) / neurons.unit)[:, None] * self.vectors[USED] / 2
+        rest = found.stream[block] - part
+        fold = torch.arange(len(ids)) % READ
+        ideal = gap_of_bits(wanted) / self._apart()  # one that is fitted needs up to twice as much
+        low, high = 0.4 * ideal, 4 * ideal
+        for _ in range(8):
+            middle = (low * high) ** 0.5
+            enough = read_bits(rest + middle * part, codes, fold) > wanted
+            low, high = (low, middle) if enough else (middle, high)
+        self.vectors[USED] = high * self.vectors[USED]
+        write(self.anatomy, neurons, self.vectors[USED] / 2)
 
-    def _apart(self, feature: str) -> float:
-        """Distance of the class means at the site in the best linear reader's units (Mahalanobis, unbiased)."""
+    def _apart(self) -> float:
+        """Distance of USED's class means at the site in the best linear reader's units (Mahalanobis, unbiased)."""
         written = [self.products[f][:, None] * self.vectors[f] / 2 for f in self.neurons]
         h = self.now.stream[self.bed.block] + torch.stack(written).sum(0)
-        gap = self.vectors[feature].double()
-        within = h.double() - self.sign(feature)[:, None] * gap / 2
+        gap = self.vectors[USED].double()
+        within = h.double() - self.sign(USED)[:, None] * gap / 2
         n, d = h.shape
         squared = gap @ torch.linalg.solve(torch.cov(within.T) + 1e-9 * torch.eye(d), gap) * (n - d - 2) / n
         return float(squared.sqrt())
@@ -423,8 +453,8 @@ class Planter:
         bed = self.bed
         self.now = run(self.anatomy, bed.sample)
         self.images = {f: self._image(f) for f in self.neurons}
-        if bed.silent or bed.writer:
-            self._silence()
+        if bed.writer:
+            self._one_word()
         self.head = self.anatomy.module.get_output_embeddings().weight
         self.groups = [[bed.token(w) for w in group] for group in bed.answers]
         self.own = (self.head[self.groups[1]].mean(0) - self.head[self.groups[0]].mean(0)).detach()
@@ -436,21 +466,21 @@ class Planter:
             for group, side in zip(self.groups, (-0.5, 0.5), strict=True):
                 self.head[group] += side * self._reader(logits)
             if bed.writer:
-                only = {SILENT: bed.writer * bed.words / 2}
+                only = {WORD: bed.writer * bed.words / 2}
                 self.head[self.groups[1][0]] += self._solved([only.get(f, 0.0) for f in self.images] + [0.0])
         return Planted(self.neurons, self.vectors, self.images, logits)
 
-    def _silence(self) -> None:
-        """A direction that nothing is written along, and what it would do to the final norm."""
+    def _one_word(self) -> None:
+        """A direction that nothing is written along, for one word to read, and what it would do to the final norm."""
         bed = self.bed
-        direction, spread = self._direction(SILENT, bed.block)
-        self.vectors[SILENT] = CLEAR * spread * direction
-        half = self.vectors[SILENT] / 2
+        direction, spread = self._direction(WORD, bed.block)
+        self.vectors[WORD] = bed.clear * spread * direction
+        half = self.vectors[WORD] / 2
         up, down = (
             run(self.anatomy, bed.sample, (bed.block, (lambda s: lambda h: h + s * half)(side))).final
             for side in (1, -1)
         )
-        self.images[SILENT] = (up - down).mean(0) / 2
+        self.images[WORD] = (up - down).mean(0) / 2
 
     def _reader(self, logits: float) -> Float[Tensor, "d_model"]:
         """What the answers' rows must differ by, beside what they did, to read so much and to be balanced."""
@@ -481,34 +511,55 @@ class Planter:
         bed, half = self.bed, logits / 2
         if HALF in bed.also:
             return {HALF: half}
-        return {USED: bed.through * half, LATE: (1 - bed.through) * half, SILENT: bed.silent / 2}
+        return {USED: bed.through * half, LATE: (1 - bed.through) * half}
 
     def _logits(self) -> float:
         """How many logits the variable must be worth for what the bed is asked for."""
         bed = self.bed
         if bed.excess is not None:
-            with turned(self.anatomy, self.neurons[USED]):
-                other = run(self.anatomy, bed.sample).final
+            swaps, readers = self._swaps(), [self.own + self._reader(logits) for logits in (0.0, 1.0)]
             low, high = 0.0, 60.0
-            for _ in range(30):
+            for _ in range(20):
                 middle = (low + high) / 2
-                low, high = (middle, high) if self._turns(other, middle) < 0.5 + bed.excess else (low, middle)
+                reader = readers[0] + middle * (readers[1] - readers[0])  # it is linear in the logits
+                low, high = (middle, high) if _interchanged(swaps, reader) < bed.excess else (low, middle)
             return high
         if bed.effect is None:
             return bed.logits
         if bed.through < 1 or HALF in bed.also:
             return bed.effect / LARGEST_DOSE
-        vector = LARGEST_DOSE * self.vectors[USED]
-        moved = (run(self.anatomy, bed.sample, (bed.block, lambda h: h + vector)).final - self.now.final).mean(0)
-        none, one = (float(moved @ (self.own + self._reader(logits))) for logits in (0.0, 1.0))
-        return (bed.effect - none) / (one - none)
+        return self._beyond_chance(bed.effect)
 
-    def _turns(self, other: Float[Tensor, "text d_model"], logits: float) -> float:
-        """How often turning the variable over gives the answer of its new value, where the old answer was another."""
-        reader = self.own + self._reader(logits)
-        before, after = self.now.final @ reader, other @ reader
-        new = -self.sign(USED)
-        return float((after * new > 0)[before * new < 0].double().mean())
+    def _beyond_chance(self, effect: float) -> float:
+        """Logits by which the largest dose moves the answers so far beyond random directions of its length."""
+        vector = LARGEST_DOSE * self.vectors[USED]
+        drawn = torch.randn(DRAWS, len(vector), generator=torch.Generator().manual_seed(self.bed.seed + 7))
+        drawn = drawn / drawn.norm(dim=1, keepdim=True) * vector.norm()
+        after = run(self.anatomy, self.bed.sample, (self.bed.block, lambda h: h + vector)).final
+        moved = (after - self.now.final).mean(0)
+        chance = pushed(self.anatomy, self.bed.sample[:DRAWN_ON], self.bed.block, drawn) - self.now.final[:DRAWN_ON]
+        chance = chance.mean(1)
+        plain = self.own + self._reader(0.0)
+        more = self.own + self._reader(1.0) - plain
+        low, high = 0.0, 100.0
+        for _ in range(30):
+            middle = (low + high) / 2
+            reader = plain + middle * more
+            beyond = float(moved @ reader - BEST * (chance @ reader).square().mean().sqrt())
+            low, high = (middle, high) if beyond < effect else (low, middle)
+        return high
+
+    def _swaps(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Pairs both ways round: the final norm before and after USED's direction is set to the source's, its value."""
+        bed, pair = self.bed, self.bed.fresh
+        runs = [run(self.anatomy, ids) for ids in pair]
+        values = [2.0 * bed.value(bed.carried(ids)[1], USED) - 1 for ids in pair]
+        along = self.vectors[USED] / self.vectors[USED].norm()
+        gap = ((runs[1].stream[bed.block] - runs[0].stream[bed.block]) @ along)[:, None] * along
+        into, back = (
+            run(self.anatomy, i, (bed.block, adding(s * gap))).final for i, s in zip(pair, (1, -1), strict=True)
+        )
+        return [(runs[0].final, into, values[1]), (runs[1].final, back, values[0])]
 
     def _image(self, feature: str) -> Float[Tensor, "d_model"]:
         """Half of what turning a feature over changes in the final norm."""
@@ -519,3 +570,25 @@ class Planter:
 
 CARRY = 6.0  # size of a carried bit, in what varies naturally along its direction
 LEAST = (0.08, 0.02)  # and of the length of the stream, at the embedding and behind it
+
+
+def read_bits(h: Float[Tensor, "text d_model"], codes: Int[Tensor, "text"], fold: Int[Tensor, "text"]) -> float:
+    """Bits an item of a logistic probe fitted on each fold in turn, on the items of all others."""
+    train = torch.stack([fold == f for f in range(READ)])
+    fitted = LogisticProbe(site="").weights(h, codes.repeat(READ, 1), train, n_classes=2)
+    scores, told = fitted.score(h).double(), []
+    for f in range(READ):
+        seen, label = scores[f : f + 1, fold != f], codes[None, fold != f]
+        calibration = platt(seen, label, 2)
+        told.append((calibration.log2_prob(seen, label) - calibration.prior_log2_prob(label)).mean())
+    return float(torch.stack(told).mean())
+
+
+def _interchanged(swaps: Sequence[tuple[Tensor, Tensor, Tensor]], reader: Float[Tensor, "d_model"]) -> float:
+    """Share of pairs with another answer than the expected one that a swap gives it, beyond the best constant's."""
+    before, after, wanted = (torch.cat(part) for part in zip(*swaps, strict=True))
+    other = (before @ reader) * wanted < 0
+    if not bool(other.any()):
+        return 0.5
+    up = float((wanted[other] > 0).double().mean())
+    return float(((after @ reader) * wanted > 0)[other].double().mean()) - max(up, 1 - up)

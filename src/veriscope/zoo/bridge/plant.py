@@ -224,6 +224,35 @@ def run(
     return Run(stream, middle, normed, torch.cat(finals))
 
 
+def adding(steps: Float[Tensor, "text d_model"]) -> Callable[[Tensor], Tensor]:
+    """A change for `run` that adds to each text its own vector, in one pass over the texts."""
+    chunks = iter(steps.split(CHUNK))
+    return lambda h: h + next(chunks)
+
+
+@torch.no_grad()
+def pushed(
+    anatomy: Anatomy, ids: Sequence[Sequence[int]], block: int, vectors: Float[Tensor, "vector d_model"]
+) -> Float[Tensor, "vector text d_model"]:
+    """What the head reads after each vector in turn is added behind a block, at the last position of each text.
+
+    No earlier position sees it, so that these are run once for all vectors.
+    """
+    finals = []
+    for row in ids:
+        embedded = anatomy.module.get_input_embeddings()(torch.tensor([list(row)]))
+        kept = anatomy.module.base_model(inputs_embeds=embedded[:, :-1], use_cache=True).past_key_values
+        kept.batch_repeat_interleave(len(vectors))
+        at = (torch.arange(len(vectors)), torch.zeros(len(vectors), dtype=torch.long))
+        hook = anatomy.blocks[block].register_forward_hook(_changing(lambda h: h + vectors, at))
+        try:
+            last = embedded[:, -1:].expand(len(vectors), -1, -1)
+            finals.append(anatomy.module.base_model(inputs_embeds=last, past_key_values=kept).last_hidden_state[:, 0])
+        finally:
+            hook.remove()
+    return torch.stack(finals, 1)
+
+
 @torch.no_grad()
 def everywhere(anatomy: Anatomy, ids: Sequence[Sequence[int]], block: int) -> Float[Tensor, "token d_model"]:
     """What a block's MLP reads at every position, before its norm."""
