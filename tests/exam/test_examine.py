@@ -242,8 +242,8 @@ def veriscope(kept: Path) -> Any:
 # --- a few claims of each type and bed, in every run of the tests
 
 SMOKE_SEED = 51
-TRUTHS = 3  # beds that a true claim is taken from: this runs with every `make test`, within a minute for all types
-CLEAR = ("T1x4", "T0")  # true beyond doubt, the first that a bed plants of a type
+TRUTHS = 2  # beds that a true claim is taken from: this runs with every `make test`, within a minute for all types
+CLEAR = ("T0", "T1x4")  # true beyond doubt, the first that a bed plants of a type
 
 
 def few(claim_type: str) -> list[tuple[str, Planting]]:
@@ -295,9 +295,8 @@ def test_a_gate_forced_to_pass_lets_the_claim_through_that_it_alone_holds_back(h
     if not held["witness"]:
         pytest.skip(f"{held['gate']} carries no weight on these beds")
     seen = held["witness"]
-    planting = Planting(
-        held["claim_type"], False, seen["grade"], seen["trap"], seen["build"], tuple(seen["settings"].items())
-    )
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in seen["settings"].items()}  # JSON has no tuples
+    planting = Planting(held["claim_type"], False, seen["grade"], seen["trap"], seen["build"], tuple(settings.items()))
 
     found = attempt(Task(seen["bed"], planting, seen["settings"]["seed"], "key", rivals=False))
 

@@ -165,7 +165,8 @@ C2_KINDS: tuple[Kind, ...] = (
     (False, "F2", "best of 400 random directions", {"variable": USED, "made": "searched", **_TOWN}),
     (False, "F3", "size: at most half is there",
      {**_GIVEN, "excess": 0.2, "smallest_effect": 0.4, "rows": 1_200, **_TOWN}),
-    (True, "T0", "used feature", _GIVEN),
+    # in stories260k the plain claim fell short of its size on fresh texts, so it is not planted there
+    (True, "T0", "used feature", {**_GIVEN, **_TOWN}),
     (True, "T2", "beside an unread copy", {**_GIVEN, "also": (COPY,), **_TOWN}),
     (True, "T2", "negative", {**_GIVEN, "sign": -1, **_TOWN}),
     (True, "T2", "beside a prominent feature", {**_GIVEN, "also": (LOUD,), **_TOWN}),
