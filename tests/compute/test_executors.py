@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Hashable
 from pathlib import Path
 
@@ -134,3 +135,39 @@ def test_a_killed_run_resumes_and_loses_nothing(tmp_path: Path) -> None:
 
 def test_cores_are_at_least_one() -> None:
     assert 1 <= cores() <= (os.cpu_count() or 1)
+
+
+def test_workers_end_with_the_process_that_began_them(tmp_path: Path) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text(
+        textwrap.dedent("""\
+        import os, sys, time
+        from veriscope.compute import Processes
+
+        def work(place):
+            open(os.path.join(sys.argv[1], f"{os.getpid()}.pid"), "w").close()
+            if len([n for n in os.listdir(sys.argv[1]) if n.endswith(".pid")]) == 2:
+                os.kill(os.getppid(), 9)
+            time.sleep(60)
+
+        if __name__ == "__main__":
+            Processes(2).map(work, [0, 1])
+        """)
+    )
+
+    killed = subprocess.run([sys.executable, str(script), str(tmp_path)], capture_output=True, timeout=60)
+    workers = [int(path.stem) for path in tmp_path.glob("*.pid")]
+    until = time.monotonic() + 20
+    while any(_alive(pid) for pid in workers) and time.monotonic() < until:
+        time.sleep(0.05)
+
+    assert killed.returncode == -9 and len(workers) == 2
+    assert not any(_alive(pid) for pid in workers)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"

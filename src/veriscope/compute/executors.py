@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import pickle
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from veriscope.errors import UserError
@@ -64,7 +65,8 @@ class Processes:
         _check_picklable(function)
         if not items:
             return
-        with ProcessPoolExecutor(max_workers=max(1, min(self.n, len(items))), mp_context=get_context("spawn")) as pool:
+        workers = max(1, min(self.n, len(items)))
+        with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent) as pool:
             futures: dict[Future[_Outcome], int] = {}
             try:
                 for index, item in enumerate(items):
@@ -78,6 +80,19 @@ class Processes:
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         found = dict(self.each(function, items))
         return [found[index] for index in range(len(items))]
+
+
+def _end_with_parent() -> None:
+    """End this worker when the process that began it is gone: killed, it can't tell its workers to stop."""
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @dataclass(frozen=True)
