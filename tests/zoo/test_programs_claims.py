@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from veriscope.exam import FINAL
 from veriscope.ledger import Ledger, use
 from veriscope.trials.trial import trial
 from veriscope.zoo.programs import ProgramBed, plantings, removal_effect
-from veriscope.zoo.programs.claims import flips_for
+from veriscope.zoo.programs.claims import HIDDEN, flips_for
 from veriscope.zoo.programs.effects import bed_of_removal, random_subspaces, removal_effects
 
 ONE_OF_A_KIND = [p for claim_type in ("C1", "C2", "C3") for p in plantings(claim_type, 1, seed=3)]
@@ -75,3 +76,29 @@ def test_a_trial_tells_true_from_false(grade: str, trap: str, supported: bool) -
         verdict = trial(claim, subject=subject, ledger=ledger)
 
     assert (verdict.word == "SUPPORTED") == supported
+
+
+@pytest.mark.parametrize("program", HIDDEN)
+def test_what_is_claimed_to_be_represented_stands_at_no_place_of_the_text(program: str) -> None:
+    """A table from one place's word to the label, on half the texts, tells little of it on the others."""
+    bed = ProgramBed(program, seed=3, idle=3, texts=1_200)
+
+    assert _best_table(bed, "bit") < 0.75
+    assert _best_table(bed, "idle bit") == 1.0  # a symbol that a head copies from a fixed place is on the surface
+
+
+def _best_table(bed: ProgramBed, variable: str) -> float:
+    """Balanced accuracy of the best place's table from word to likeliest label."""
+    labelled = [(item.words, label) for item in bed.items if (label := bed.label(item, variable)) is not None]
+    longest = max(len(words) for words, _ in labelled)
+    half, scores = len(labelled) // 2, []
+    for place in range(longest):
+        seen: dict[str, Counter[str]] = {}
+        for words, label in labelled[:half]:
+            seen.setdefault("".join(words[place : place + 1]), Counter())[label] += 1
+        right: dict[str, list[bool]] = {"0": [], "1": []}
+        for words, label in labelled[half:]:
+            known = seen.get("".join(words[place : place + 1]))
+            right[label].append(known is not None and known.most_common(1)[0][0] == label)
+        scores.append(float(np.mean([np.mean(hits) for hits in right.values() if hits])))
+    return max(scores)

@@ -102,8 +102,6 @@ _C1 = (
     # Few directions vary at these sites, so a random one reads much of the bit: what is claimed is what lies beyond.
     *_dialled("C1", HIDDEN, "noisy labels", ("beyond_search", True), ("texts", 6_000)),
     Kind(True, "T2", "noisy weights", tuple(NOISE), (("effect", 0.2), ("noisy", True))),
-    Kind(True, "T2", "unread by the output", ("reverse",),
-         (("effect", 0.2), ("variable", "idle bit"))),
     Kind(True, "T2", "a number, not a code", ("histogram",), (("effect", 0.2), ("where", "number"))),
 )  # fmt: skip
 
