@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 import re
@@ -14,6 +15,20 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parent.parent
+# Ground first. A room imports from its own floor and from those below it.
+FLOORS = (
+    ("errors",),
+    ("examples", "ledger", "compute"),
+    ("subjects",),
+    ("findings",),
+    ("methods", "rivals"),
+    ("claims",),
+    ("trials",),
+    ("patching", "zoo", "exam"),
+    ("cases", "studies"),
+    ("report",),
+    ("cli", "__main__", "__init__"),
+)
 
 
 def run(code: str) -> str:
@@ -29,6 +44,35 @@ def test_importing_is_quick_and_brings_no_torch() -> None:
     seconds = min(float(run(code)) for _ in range(3))
 
     assert seconds < 0.3
+
+
+def test_a_room_imports_only_from_its_own_floor_and_below() -> None:
+    package = REPOSITORY / "src" / "veriscope"
+    floor_of = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+    upward = []
+
+    for path in sorted(package.rglob("*.py")):
+        file = path.relative_to(package)
+        for name in _imported(ast.parse(path.read_text(encoding="utf-8"))):
+            room = name.split(".")[1]
+            if room in floor_of and floor_of[room] > floor_of[file.parts[0].removesuffix(".py")]:
+                upward.append(f"{file.as_posix()} imports {name}")
+
+    assert not upward
+    assert {path.name.removesuffix(".py") for path in package.iterdir() if path.suffix in ("", ".py")} <= {
+        *floor_of, "__pycache__",
+    }  # fmt: skip
+
+
+def _imported(tree: ast.AST) -> list[str]:
+    """Modules and names of veriscope that import statements name, at any depth."""
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return [name for name in names if name.startswith("veriscope.")]
 
 
 @pytest.mark.slow

@@ -383,7 +383,8 @@ def case_(
     from veriscope.cases.case import Options, home
     from veriscope.cases.many import gather, prepare, work_all
     from veriscope.cases.plain import plain
-    from veriscope.cases.terminal import plan_table, short
+    from veriscope.report.case_folder import CaseFolder
+    from veriscope.report.case_terminal import plan_table, short
 
     if template not in ("auto", "chat", "plain"):
         raise UserError(f"There is no template '{template}'. Give --template auto, chat or plain.")
@@ -394,18 +395,18 @@ def case_(
     with aside.status("opening the model, reading the logs"):
         ready = prepare(logs, model, span, options)
     aside.print(plan_table(ready))
+    folder = CaseFolder.of(out, [one.log for one in ready])
     with _case_bar(len(ready), aside) as told:
-        found = work_all(ready, options, None if as_json else out, keep or home(), told)
-    worked = [one.case for one in found if not isinstance(one.case, UserError)]
+        found = work_all(ready, options, keep or home(), told, None if as_json else folder.write)
     if as_json:
-        print(json.dumps([plain(case) for case in worked]))
-    for one in found:
-        if not as_json and not isinstance(one.case, UserError):
+        print(json.dumps([plain(one.case) for one in found if not isinstance(one.case, UserError)]))
+    for number, one in enumerate(() if as_json else found):
+        if not isinstance(one.case, UserError):
             console.print(short(one.case), highlight=False, soft_wrap=True, markup=False)
-            console.print(f"page  {one.page}\n", highlight=False, soft_wrap=True, markup=False)
-    failed += [one.case for one in found if isinstance(one.case, UserError)]
+            console.print(f"page  {folder.page(number)}\n", highlight=False, soft_wrap=True, markup=False)
     if len(found) > 1 and not as_json:
-        console.print(f"all   {out / 'index.html'}", highlight=False, soft_wrap=True, markup=False)
+        console.print(f"all   {folder.write_index(found)}", highlight=False, soft_wrap=True, markup=False)
+    failed += [one.case for one in found if isinstance(one.case, UserError)]
     if failed:
         raise UserError("\n".join(map(str, failed)))
 

@@ -14,11 +14,11 @@ from veriscope.cases import case as module
 from veriscope.cases.case import Case, Options, begin, expected, finish, work
 from veriscope.cases.logs import BadLog
 from veriscope.cases.models import NoModel, model_of
-from veriscope.cases.page import page
 from veriscope.cases.plain import made, plain
-from veriscope.cases.terminal import short
-from veriscope.cases.words import headline, strongest, untested
 from veriscope.errors import NotRun, UserError
+from veriscope.report.case_page import page
+from veriscope.report.case_terminal import short
+from veriscope.report.case_words import headline, strongest, untested
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "cases"
 QUICK = Options(repair=False, depth=Depth(floor=4, strongest=3, shown=1, draws=2, tokens=3), shapley_passes=4.0)

@@ -6,18 +6,22 @@ import dataclasses
 import html
 import re
 from functools import cache
-from types import SimpleNamespace
 
 import pytest
 
 import veriscope
-from veriscope.cases import log_of, words
+from veriscope.cases import log_of
 from veriscope.cases.case import Case, Options, work
-from veriscope.cases.many import Worked, index
-from veriscope.cases.page import page
-from veriscope.cases.terminal import short
-from veriscope.cases.words import headline
+from veriscope.cases.causes.findings import Diagnosis, Finding, Word
+from veriscope.cases.many import Worked
+from veriscope.cases.mends import Outcome
+from veriscope.cases.repair import Repair
 from veriscope.errors import NotRun, UserError
+from veriscope.report import case_words
+from veriscope.report.case_folder import index
+from veriscope.report.case_page import page
+from veriscope.report.case_terminal import short
+from veriscope.report.case_words import headline
 from veriscope.subjects import Subject
 from veriscope.zoo import town
 
@@ -69,7 +73,7 @@ def test_every_effect_stands_beside_its_floor() -> None:
 def test_text_from_a_log_is_never_markup() -> None:
     case = hostile()
     text = page(case)
-    listed = index([Worked(case.log, case), Worked(case.log, UserError(HOSTILE))])
+    listed = index([Worked(case.log, case), Worked(case.log, UserError(HOSTILE))], ["one", "two"])
 
     for made in (text, listed):
         assert "<script" not in made and "<b>red" not in made and "\x1b" not in made and "\u202e" not in made
@@ -79,11 +83,11 @@ def test_text_from_a_log_is_never_markup() -> None:
 
 def test_a_part_that_is_not_there_says_why() -> None:
     gone = NotRun("the moon was full")
-    case = dataclasses.replace(worked(), shapley=gone, cruxes=gone, flow=gone, diagnosis=gone, repairs=gone)
+    case = dataclasses.replace(worked(), shapley=gone, cruxes=gone, flow=gone, repairs=gone)
 
     text = page(case)
 
-    assert text.count("the moon was full") >= 5 and "the moon was full" in short(case)
+    assert text.count("the moon was full") >= 4 and "the moon was full" in short(case)
 
 
 def test_long_logs_are_drawn_with_their_strongest_sentences_only() -> None:
@@ -105,28 +109,24 @@ def test_what_the_model_would_hardly_have_said_is_called_so() -> None:
 
 
 FINDINGS = (
-    SimpleNamespace(
-        cause="trigger_phrase", holds=True, score=0.9, floor=0.1, low=0.6, high=1.0, units=("s2", "coin"),
+    Finding(
+        "trigger_phrase", True, score=0.9, floor=0.1, low=0.6, high=1.0, units=("s2", "coin"),
         evidence=(f"Without '{HOSTILE}' it goes.",),
     ),
-    SimpleNamespace(
-        cause="sampling", holds=NotRun("no draw"), score=0.0, floor=NotRun("none"), low=0.0, high=0.0, units=(),
-        evidence=(),
-    ),
+    Finding("sampling", NotRun("no draw")),
 )  # fmt: skip
-SAID = SimpleNamespace(says=HOSTILE, nats=-9.0, right=True)
+SAID = Outcome(nats=-9.0, strange=False, says=HOSTILE, rank=1, expected=-0.1, right=True)
 
 
-def diagnosed(word: str = "named") -> Case:
+def diagnosed(word: Word = "named") -> Case:
     """The case with a cause and a repair, made up."""
     causes = ("trigger_phrase",) if word == "named" else ()
     findings = FINDINGS if word == "named" else FINDINGS[1:]
-    found = SimpleNamespace(word=word, causes=causes, findings=findings, sentence="", passes=3.0, notes=("Told so.",))
-    found.finding = lambda cause: FINDINGS[0]
+    found = Diagnosis(word, causes, findings, "", 3.0, ("Told so.",))
     gone = NotRun("none held out")
-    repair = SimpleNamespace(
-        cause="trigger_phrase", what=f"take out {HOSTILE}", how="prompt", before=SAID, after=SAID, gone=True,
-        verdict="repaired", sentence="It is right.", side_effects=gone, best_prompt_edit=gone,
+    repair = Repair(
+        "trigger_phrase", f"take out {HOSTILE}", "prompt", SAID, SAID, True, "repaired", "It is right.", gone, gone,
+        gone, gone, 1, 2.0,
     )  # fmt: skip
     return dataclasses.replace(worked(), diagnosis=found, repairs=(repair,) if word == "named" else gone)
 
@@ -142,7 +142,7 @@ def test_a_named_cause_stands_first_and_is_marked_in_the_log() -> None:
 
 
 @pytest.mark.parametrize(("word", "first"), [("unknown", "Unknown: no cause"), ("clean", "Nothing wrong was found")])
-def test_unknown_and_clean_are_answers(word: str, first: str) -> None:
+def test_unknown_and_clean_are_answers(word: Word, first: str) -> None:
     assert first in headline(diagnosed(word)) and "<h1><bdi>Toy" in page(diagnosed(word))
 
 
@@ -154,10 +154,10 @@ def test_what_the_exam_measured_stands_on_the_page(monkeypatch: pytest.MonkeyPat
     matrix = {
         "veriscope, nothing told": {"trigger_phrase": {"trigger_phrase": 25, "sampling": 5}, "clean": {"clean": 9}}
     }
-    monkeypatch.setattr(words, "exam_results", lambda: {"rows": [*told, *other, *rival], "confusion": matrix})
+    monkeypatch.setattr(case_words, "results", lambda: {"rows": [*told, *other, *rival], "confusion": matrix})
 
     text = page(worked())
 
     assert "25 of 30 [0.65,\u00a00.94]" in text and "17 of 30" in text and "29 of 30" not in text
     assert "The whole confusion matrix" in text
-    assert words.rate_in_words(worked(), "trigger_phrase").endswith("Named first 25 times, it was right in 25.")
+    assert case_words.rate_in_words(worked(), "trigger_phrase").endswith("Named first 25 times, it was right in 25.")

@@ -14,9 +14,9 @@ import pytest
 
 from veriscope.cases import Depth, Log, log_of
 from veriscope.cases.case import Case, Options, work
-from veriscope.cases.page import page
-from veriscope.cases.terminal import short
 from veriscope.errors import NotRun
+from veriscope.report.case_page import page
+from veriscope.report.case_terminal import short
 from veriscope.subjects import Subject, load
 
 pytestmark = [pytest.mark.data, pytest.mark.slow]

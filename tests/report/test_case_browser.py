@@ -11,7 +11,7 @@ from test_browser import CHROMIUM, browse
 from veriscope.cases import Depth, read_logs
 from veriscope.cases.case import Options, work
 from veriscope.cases.models import model_of
-from veriscope.cases.page import write
+from veriscope.report.case_page import write
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "cases"
 QUICK = Options(repair=False, depth=Depth(floor=6, strongest=4, shown=1, draws=2, tokens=4), shapley_passes=4.0)

@@ -1,7 +1,6 @@
 """One case from end to end: a log, a model and the strange words go in; what was found comes out as plain data.
 
 case = work(read_logs("chat.json")[0], subject)
-write(case, "chat.html")
 """
 
 from __future__ import annotations
@@ -10,20 +9,20 @@ import hashlib
 import json
 import math
 import os
-import pkgutil
 import time
-import typing
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from veriscope.cases.causes import Diagnosis, judge, version
 from veriscope.cases.changes import Changes
 from veriscope.cases.cruxes import Cruxes, cruxes
 from veriscope.cases.flow import Flow
 from veriscope.cases.logs import Log, Mark
 from veriscope.cases.outside import Depth, Outside, outside
 from veriscope.cases.plain import made, plain
+from veriscope.cases.repair import Repair, repairs
 from veriscope.cases.shapley import Shapley, shapley
 from veriscope.cases.transcript import Transcript, mark, transcript
 from veriscope.cases.travel import Travel, travel
@@ -34,7 +33,6 @@ from veriscope.subjects import Subject
 
 Told = Callable[[str], None]
 STEPS = ("outside causes", "contributions", "cruxes", "flow", "causes", "repairs")
-PARTS = ("veriscope.cases.causes:judge", "veriscope.cases.repair:repairs")
 MOST_REPAIRED = 2  # causes whose repairs are tried, most likely first
 NO_READINGS = NotRun("readings of it are not built yet: this version trains none and puts none on trial")
 DRAW = "sampling"
@@ -100,8 +98,8 @@ class Case:
         shapley: What each sentence contributes.
         cruxes: Smallest sets whose change flips the answer.
         flow: How changes travel through the network.
-        diagnosis: What the cause list says (`veriscope.cases.causes.Diagnosis`).
-        repairs: What each named cause suggests, tried (`veriscope.cases.repair.Repair`).
+        diagnosis: What the cause list says.
+        repairs: What each named cause suggests, tried.
         user_model: What the model took its user to be, turn by turn.
         topics: What it was working on, turn by turn.
         expected: What should have been said, if anybody said so.
@@ -114,10 +112,10 @@ class Case:
     shapley: Shapley | NotRun
     cruxes: Cruxes | NotRun
     flow: Travel | NotRun
-    diagnosis: Any
-    repairs: Any
-    user_model: Any
-    topics: Any
+    diagnosis: Diagnosis
+    repairs: tuple[Repair, ...] | NotRun
+    user_model: NotRun
+    topics: NotRun
     expected: tuple[str, ...]
     seed: int
     seconds: float
@@ -209,11 +207,13 @@ def finish(
     subject, expected = changes.subject, options.expected or changes.transcript.log.expected
     kept = _Kept(keep, _key(changes, options) if keep is not None else "")
     engine = kept.get("outside", _Engine, lambda: _engine(changes, options, told))
-    diagnosis = _own(_diagnosed(kept, changes, expected, options.seed, told), engine.outside, subject.vocab_size or 1)
-    repairs = _repaired(kept, changes, diagnosis, expected, options, told)
+    told("causes")
+    found = kept.get("causes", Diagnosis, lambda: judge(changes, expected=expected, seed=options.seed))
+    diagnosis = _own(found, engine.outside, subject.vocab_size or 1)
+    mended = _repaired(kept, changes, diagnosis, expected, options, told)
     model = Model(subject.name, subject.hash, subject.n_parameters, subject.n_blocks, subject.vocab_size or 1)
     return Case(
-        model, engine.outside, engine.shapley, engine.cruxes, engine.flow, diagnosis, repairs, NO_READINGS,
+        model, engine.outside, engine.shapley, engine.cruxes, engine.flow, diagnosis, mended, NO_READINGS,
         NO_READINGS, expected, options.seed, kept.seconds,
     )  # fmt: skip
 
@@ -232,25 +232,15 @@ def _engine(changes: Changes, options: Options, told: Told) -> _Engine:
     return _Engine(causes, shares, sets, short)
 
 
-def _diagnosed(kept: _Kept, changes: Changes, expected: tuple[str, ...], seed: int, told: Told) -> Any:
-    """What the cause list says."""
-    judge = part(PARTS[0])
-    if isinstance(judge, NotRun):
-        return judge
-    told("causes")
-    kind = typing.get_type_hints(judge)["return"]
-    return kept.get("causes", kind, lambda: judge(changes, expected=expected, seed=seed))
-
-
 def hardly_said(outside: Outside, vocabulary: int) -> bool:
     """Whether the model would say the strange words so rarely that they are hardly its own."""
     lost, blind = -outside.nats, math.log(vocabulary) * len(outside.token_nats)
     return not outside.holds and lost > max(FAR, FAR_SHARE * blind)
 
 
-def _own(diagnosis: Any, outside: Outside, vocabulary: int) -> Any:
+def _own(diagnosis: Diagnosis, outside: Outside, vocabulary: int) -> Diagnosis:
     """A diagnosis in which no luck of the draw is named for words that this model would not draw in a million tries."""
-    if isinstance(diagnosis, NotRun) or DRAW not in diagnosis.causes or not hardly_said(outside, vocabulary):
+    if DRAW not in diagnosis.causes or not hardly_said(outside, vocabulary):
         return diagnosis
     why = NotRun("less than one draw in a million says these words: that is no luck, they are hardly this model's own")
     findings = tuple(replace(one, holds=why) if one.cause == DRAW else one for one in diagnosis.findings)
@@ -261,18 +251,17 @@ def _own(diagnosis: Any, outside: Outside, vocabulary: int) -> Any:
 
 
 def _repaired(
-    kept: _Kept, changes: Changes, diagnosis: Any, expected: tuple[str, ...], options: Options, told: Told
-) -> Any:
+    kept: _Kept, changes: Changes, diagnosis: Diagnosis, expected: tuple[str, ...], options: Options, told: Told
+) -> tuple[Repair, ...] | NotRun:
     """What each named cause suggests, tried; the best prompt edit where none is named."""
-    repairs = part(PARTS[1])
-    if isinstance(repairs, NotRun) or isinstance(diagnosis, NotRun) or not options.repair:
-        return NotRun("not wanted") if not options.repair else repairs or diagnosis
+    if not options.repair:
+        return NotRun("not wanted")
     if diagnosis.word == "clean":
         return NotRun("nothing wrong was found, so there is nothing to repair")
     told("repairs")
 
-    def tried() -> Any:
-        out: list[Any] = []
+    def tried() -> tuple[Repair, ...]:
+        out: list[Repair] = []
         for cause in diagnosis.causes[:MOST_REPAIRED] or ("unknown",):
             suspects = [n for one in diagnosis.findings if one.cause == cause for n in one.units if n in changes.units]
             answer = expected[0] if expected else None
@@ -281,16 +270,7 @@ def _repaired(
             )
         return tuple(out)
 
-    kind = typing.get_type_hints(repairs)["return"]
-    return kept.get("repairs", kind, tried)
-
-
-def part(path: str) -> Any:
-    """A public function of this package by its path, or why there is none."""
-    try:
-        return pkgutil.resolve_name(path)
-    except (ImportError, AttributeError):
-        return NotRun(f"this version of veriscope has no {path}")
+    return kept.get("repairs", tuple[Repair, ...], tried)
 
 
 # ---- what is kept
@@ -306,10 +286,8 @@ def _key(changes: Changes, options: Options) -> str:
     seen = changes.transcript
     settings = plain(replace(options, repair=True))  # leaving repairs out changes no other part
     said = [plain(seen.log.turns), seen.log.expected, plain(seen.strange), seen.text, seen.ids, settings]
-    said.append(changes.subject.hash)
-    text = json.dumps(
-        [said, code_hash("veriscope.cases.case", *(path.partition(":")[0] for path in PARTS))], sort_keys=True
-    )
+    said += [changes.subject.hash, version(), code_hash("veriscope.cases.case")]
+    text = json.dumps(said, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

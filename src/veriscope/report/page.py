@@ -174,22 +174,28 @@ def _claims(rows: Sequence[Row]) -> tuple[Tried, ...]:
 def page(record: Record) -> str:
     """The whole page as text."""
     first = headline([t.verdict for t in record.claims], toy=record.toy)
-    style = (files("veriscope.report") / "style.css").read_text(encoding="utf-8")
+    claims = map(_claim, repeat(record), record.claims, count(1))
+    return framed(first, el("main", _opening(record, first), claims, _about(record)), _footer(record))
+
+
+def framed(title: str, *body: Html, styles: Sequence[str] = ()) -> str:
+    """A page around its body that asks nothing of any other machine.
+
+    Args:
+        title: Of the window.
+        styles: Further style sheets of this package, after the one of every page.
+    """
+    sheets = [(files("veriscope.report") / name).read_text(encoding="utf-8") for name in ("style.css", *styles)]
     head = el(
         "head",
         el("meta", charset="utf-8"),
         el("meta", http_equiv="Content-Security-Policy", content=NO_REQUESTS),
         el("meta", name="referrer", content="no-referrer"),
         el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el("title", first),
-        el("style", Html(style)),
+        el("title", title),
+        el("style", Html("".join(sheets))),
     )
-    body = el(
-        "body",
-        el("main", _opening(record, first), map(_claim, repeat(record), record.claims, count(1)), _about(record)),
-        _footer(record),
-    )
-    return "<!doctype html>\n" + el("html", head, body, lang="en") + "\n"
+    return "<!doctype html>\n" + el("html", head, el("body", body), lang="en") + "\n"
 
 
 def _opening(record: Record, first: str) -> Html:

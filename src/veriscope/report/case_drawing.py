@@ -10,8 +10,8 @@ from veriscope.cases.case import Case
 from veriscope.cases.outside import Effect
 from veriscope.cases.travel import ANSWER, Travel
 from veriscope.cases.units import PARTS, Unit
-from veriscope.cases.words import closing, named_units, shortened
 from veriscope.errors import NotRun
+from veriscope.report.case_words import closing, named_units, shortened
 from veriscope.report.figures import Axis, interval, plot, scale, upright
 from veriscope.report.markup import Html, el, given
 from veriscope.report.text import decimals_for, number

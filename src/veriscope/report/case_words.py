@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from veriscope.cases.case import Case, hardly_said, part
+from veriscope.cases.case import Case, hardly_said
+from veriscope.cases.causes import Entry, catalogue, results
 from veriscope.cases.outside import Effect
 from veriscope.cases.units import PARTS, Unit
 from veriscope.errors import NotRun
@@ -23,8 +24,6 @@ def headline(case: Case) -> str:
 
 def _answer(case: Case) -> str:
     found, said = case.diagnosis, f"“{shortened(case.strange)}”"
-    if isinstance(found, NotRun):
-        return f"No cause was looked for: {found.reason}"
     if found.word == "clean":
         return f"Nothing wrong was found with {said}"
     if not found.causes:
@@ -37,19 +36,12 @@ def _answer(case: Case) -> str:
 def cause_in_words(name: str) -> str:
     """What a cause is called in the list."""
     known = listed().get(name)
-    return str(known.title) if known is not None else name.replace("_", " ")
+    return known.title if known is not None else name.replace("_", " ")
 
 
-def listed() -> dict[str, Any]:
+def listed() -> dict[str, Entry]:
     """Entries of the cause list by name."""
-    catalogue = part("veriscope.cases.causes:catalogue")
-    return {} if isinstance(catalogue, NotRun) else {entry.name: entry for entry in catalogue()}
-
-
-def exam_results() -> Mapping[str, Any]:
-    """What the exam of the cause list measured, as the package holds it; empty if it holds nothing."""
-    results = part("veriscope.cases.causes:results")
-    return {} if isinstance(results, NotRun) else results()
+    return {entry.name: entry for entry in catalogue()}
 
 
 def examined_as(case: Case) -> str:
@@ -59,12 +51,12 @@ def examined_as(case: Case) -> str:
 
 def exam_rows() -> list[Mapping[str, Any]]:
     """One row for each contestant and cause: {who, cause, n, first, listed, unknown, wrong, low, high}."""
-    return list(exam_results().get("rows", ()))
+    return list(results().get("rows", ()))
 
 
 def confusion(case: Case) -> Mapping[str, Mapping[str, int]]:
     """Planted cause to what was said first to how often."""
-    found: Mapping[str, Mapping[str, int]] = exam_results().get("confusion", {}).get(examined_as(case), {})
+    found: Mapping[str, Mapping[str, int]] = results().get("confusion", {}).get(examined_as(case), {})
     return found
 
 
@@ -88,8 +80,6 @@ def rate_in_words(case: Case, cause: str) -> str:
 def named_units(case: Case) -> dict[str, list[str]]:
     """Units that a named cause rests on, with the causes."""
     out: dict[str, list[str]] = {}
-    if isinstance(case.diagnosis, NotRun):
-        return out
     for one in case.diagnosis.findings:
         for unit in one.units if one.cause in case.diagnosis.causes else ():
             out.setdefault(unit, []).append(one.cause)
@@ -99,8 +89,8 @@ def named_units(case: Case) -> dict[str, list[str]]:
 def leading(case: Case) -> list[str]:
     """What stands behind the answer, in a few sentences."""
     found = case.diagnosis
-    why = "" if isinstance(found, NotRun) or not found.causes else found.finding(found.causes[0]).evidence[0]
-    also = "" if isinstance(found, NotRun) else ", ".join(map(cause_in_words, found.causes[1:]))
+    why = found.finding(found.causes[0]).evidence[0] if found.causes else ""
+    also = ", ".join(map(cause_in_words, found.causes[1:]))
     more = f"Also: {also}." if also and found.word != "indistinguishable" else ""
     return [text for text in (why, more, _outside_in_words(case), _repair_in_words(case)) if text]
 
@@ -218,7 +208,7 @@ def untested(case: Case) -> list[str]:
     """What was not tested, and why."""
     parts = {
         "contributions": case.shapley, "cruxes": case.cruxes, "flow through the network": case.flow,
-        "the cause list": case.diagnosis, "repairs": case.repairs,
+        "repairs": case.repairs,
         "what it took its user to be": case.user_model, "what it was working on": case.topics,
     }  # fmt: skip
     out = [f"{name[0].upper()}{name[1:]}: {part.reason}." for name, part in parts.items() if isinstance(part, NotRun)]
@@ -227,12 +217,11 @@ def untested(case: Case) -> list[str]:
         out.append(f"Contributions: {case.shapley.note}.")
     for some in (case.cruxes, case.flow):
         out += () if isinstance(some, NotRun) else some.notes
-    if not isinstance(case.diagnosis, NotRun):
-        reasons: dict[str, list[str]] = {}
-        for one in case.diagnosis.findings:
-            if isinstance(one.holds, NotRun):
-                reasons.setdefault(one.holds.reason, []).append(cause_in_words(one.cause))
-        out += [f"{'; '.join(names)}: {reason}." for reason, names in reasons.items()]
+    reasons: dict[str, list[str]] = {}
+    for one in case.diagnosis.findings:
+        if isinstance(one.holds, NotRun):
+            reasons.setdefault(one.holds.reason, []).append(cause_in_words(one.cause))
+    out += [f"{'; '.join(names)}: {reason}." for reason, names in reasons.items()]
     known = {one.name: one for one in case.outside.units}
     no_floor = [one.units[0] for one in case.outside.effects if one.how == "removal" and isinstance(one.floor, NotRun)]
     if no_floor:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
-from veriscope.cases import drawing
 from veriscope.cases.case import Case
+from veriscope.cases.causes import Finding
 from veriscope.cases.cruxes import Foretold
-from veriscope.cases.words import (
+from veriscope.cases.mends import Outcome
+from veriscope.cases.repair import Repair
+from veriscope.cases.side_effects import SideEffects
+from veriscope.errors import NotRun
+from veriscope.report import case_drawing as drawing
+from veriscope.report.case_words import (
     cause_in_words,
     confusion,
     exam_rows,
@@ -19,7 +24,6 @@ from veriscope.cases.words import (
     strongest,
     untested,
 )
-from veriscope.errors import NotRun
 from veriscope.report.markup import Html, el, given
 from veriscope.report.page import icon
 from veriscope.report.text import amount, number
@@ -184,8 +188,6 @@ def causes(case: Case) -> Html:
     """Every cause of the list: whether it holds, what its test measured beside its control, and in which words."""
     parts: list[Html | None] = [el("h2", "Which cause of the list it is")]
     found = case.diagnosis
-    if isinstance(found, NotRun):
-        return el("section", parts, el("p", "Not tested: ", given(found.reason), "."), id="causes")
     ranked = sorted(found.findings, key=lambda one: found.causes.index(one.cause) if one.cause in found.causes else 99)
     holding = [one for one in ranked if one.holds is True]
     if holding:
@@ -200,7 +202,7 @@ def causes(case: Case) -> Html:
     return el("section", parts, id="causes")
 
 
-def _entry(case: Case, one: Any) -> Html | None:
+def _entry(case: Case, one: Finding) -> Html | None:
     """What the list says of a cause that holds: the test, what it can't find, how often it was right."""
     entry = listed().get(one.cause)
     if entry is None or one.holds is not True:
@@ -216,7 +218,7 @@ def _entry(case: Case, one: Any) -> Html | None:
 ICONS = {"named": "good", "open": "open"}
 
 
-def _cause_table(case: Case, found: list[Any]) -> Html:
+def _cause_table(case: Case, found: Sequence[Finding]) -> Html:
     rows = []
     for one in found:
         if isinstance(one.holds, NotRun):
@@ -232,7 +234,7 @@ def _cause_table(case: Case, found: list[Any]) -> Html:
     return el("table", el("thead", head), el("tbody", rows), class_="fixed stack causes")
 
 
-def _score(one: Any) -> str:
+def _score(one: Finding) -> str:
     bounds = f" [{number(one.low, 2)},\u00a0{number(one.high, 2)}]" if one.low < one.high else ""
     if isinstance(one.floor, NotRun):
         return "" if one.score == one.low == one.high == 0 else f"{number(one.score, 2)}{bounds}"
@@ -327,7 +329,7 @@ def repairs(case: Case) -> Html:
     return el("section", parts, id="repairs")
 
 
-def _repair(one: Any) -> Html:
+def _repair(one: Repair) -> Html:
     tone = REPAIR_TONE.get(one.verdict, "open")
     verdict = el("span", icon(tone), one.verdict, class_="word")
     name = [
@@ -348,7 +350,7 @@ def _repair(one: Any) -> Html:
     return Html(first + el("tr", el("td", given(one.sentence), colspan=4, class_="soft"), class_=tone))
 
 
-def _after(after: Any) -> Html:
+def _after(after: Outcome | NotRun) -> Html:
     if isinstance(after, NotRun):
         return el("span", "not run", class_="soft")
     right = "" if isinstance(after.right, NotRun) else ", as expected" if after.right else ", not as expected"
@@ -361,7 +363,7 @@ def _after(after: Any) -> Html:
     )
 
 
-def _side_effects(found: Any) -> Html:
+def _side_effects(found: SideEffects | NotRun) -> Html:
     if isinstance(found, NotRun):
         return el("span", given(found.reason), class_="soft")
     changed = found.changed

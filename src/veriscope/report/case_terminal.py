@@ -10,8 +10,8 @@ from rich.text import Text
 
 from veriscope.cases.case import Case
 from veriscope.cases.many import Ready
-from veriscope.cases.words import cause_in_words, facts, headline, leading, untested
 from veriscope.errors import NotRun
+from veriscope.report.case_words import cause_in_words, facts, headline, leading, untested
 from veriscope.report.text import clean
 
 WIDTH = 100
@@ -34,11 +34,10 @@ def short(case: Case) -> str:
 def _evidence(case: Case) -> list[str]:
     """What the tests of the named causes found, beside their controls, and each repair in a line."""
     out: list[str] = []
-    if not isinstance(case.diagnosis, NotRun):
-        for one in case.diagnosis.findings:
-            if one.cause in case.diagnosis.causes:
-                out += ["", f"  {cause_in_words(one.cause)}"]
-                out += [line for text in one.evidence for line in _wrapped(text, "  - ")]
+    for one in case.diagnosis.findings:
+        if one.cause in case.diagnosis.causes:
+            out += ["", f"  {cause_in_words(one.cause)}"]
+            out += [line for text in one.evidence for line in _wrapped(text, "  - ")]
     if not isinstance(case.repairs, NotRun):
         out += ["", "  repairs"]
         out += [line for one in case.repairs for line in _wrapped(f"{one.verdict}: {one.what}. {one.sentence}", "  - ")]

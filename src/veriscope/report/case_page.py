@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
-from veriscope.cases import sections
 from veriscope.cases.case import Case, put
-from veriscope.cases.words import facts, headline, leading
+from veriscope.report import case_sections as sections
+from veriscope.report.case_words import facts, headline, leading
 from veriscope.report.markup import Html, el, given
-from veriscope.report.page import NO_REQUESTS
+from veriscope.report.page import framed
 from veriscope.report.text import number
 
 
@@ -31,25 +29,7 @@ def page(case: Case) -> str:
         sections.open_questions,
     )  # fmt: skip
     body = [el("header", el("h1", given(first)), lead, _facts(case)), [section(case) for section in order]]
-    return framed(first, [el("main", body), _footer(case)])
-
-
-def framed(title: str, body: Any) -> str:
-    """A page that asks nothing of any other machine."""
-    style = "".join(
-        (files(package) / name).read_text(encoding="utf-8")
-        for package, name in (("veriscope.report", "style.css"), ("veriscope.cases", "case.css"))
-    )
-    head = el(
-        "head",
-        el("meta", charset="utf-8"),
-        el("meta", http_equiv="Content-Security-Policy", content=NO_REQUESTS),
-        el("meta", name="referrer", content="no-referrer"),
-        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el("title", title),
-        el("style", Html(style)),
-    )
-    return "<!doctype html>\n" + el("html", head, el("body", body), lang="en") + "\n"
+    return framed(first, el("main", body), _footer(case), styles=["case.css"])
 
 
 def _facts(case: Case) -> Html:
