@@ -148,8 +148,11 @@ def read_logs(path: str | Path) -> list[Log]:
     return [replace(log, source=str(path)) for log in logs]
 
 
-def log_of(entry: Mapping[str, Any], name: str = "log", source: str = "") -> Log:
+def log_of(entry: Mapping[str, Any], name: str = "log", source: str = "", *, answered: bool = True) -> Log:
     """A log from plain data in one of the forms known.
+
+    Args:
+        answered: Whether the model must have said something in it.
 
     Raises:
         BadLog, NoAssistant.
@@ -175,7 +178,7 @@ def log_of(entry: Mapping[str, Any], name: str = "log", source: str = "") -> Log
     log = Log(
         name, tuple(turns), form, marked=marked, expected=expected, model=model, notes=tuple(dict.fromkeys(notes))
     )
-    if not any(turn.role == "assistant" and turn.text.strip() for turn in log.turns):
+    if answered and not any(turn.role == "assistant" and turn.text.strip() for turn in log.turns):
         raise NoAssistant(log)
     return log
 
