@@ -1,4 +1,4 @@
-"""What all tests share. Nothing of veriscope is imported here: the shape checks must be installed first."""
+"""What all tests share. Nothing of veriscope is imported here before the shape checks are installed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
+
+import shapes
+
+shapes.install("veriscope")
 
 REPOSITORY = Path(__file__).parent.parent
 
