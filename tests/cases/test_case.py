@@ -15,6 +15,7 @@ from veriscope.cases.case import Case, Options, begin, expected, finish, work
 from veriscope.cases.logs import BadLog
 from veriscope.cases.models import NoModel, model_of
 from veriscope.cases.plain import made, plain
+from veriscope.cases.side_effects import Share
 from veriscope.errors import NotRun, UserError
 from veriscope.report.case_page import page
 from veriscope.report.case_terminal import short
@@ -49,6 +50,12 @@ def test_a_case_is_plain_data_there_and_back(trigger: Case) -> None:
 
     assert again.outside == trigger.outside and again.cruxes == trigger.cruxes and again.shapley == trigger.shapley
     assert plain(again) == plain(trigger)
+
+
+def test_a_share_of_held_out_logs_comes_back_with_its_bounds() -> None:
+    share = Share(3, 8)
+
+    assert made(Share | NotRun, json.loads(json.dumps(plain(share)))) == share
 
 
 def test_what_was_kept_is_used_again_and_a_torn_file_is_not(

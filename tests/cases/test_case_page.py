@@ -138,7 +138,45 @@ def test_a_named_cause_stands_first_and_is_marked_in_the_log() -> None:
     assert "<u><bdi>coin</bdi></u>" in text and "· trigger phrase" in text
     assert "0.90 [0.60,\u00a01.00] against 0.10" in text and "no draw" in text and "Told so." in text
     assert "<script" not in text and text.count(html.escape(HOSTILE)) >= 3
-    assert "Best repair tried" in short(diagnosed())
+    assert "Best repair tried" in text and "repaired: take out" in short(diagnosed())
+
+
+def test_the_best_repair_is_the_best_of_all_causes() -> None:
+    (worked_well,) = diagnosed().repairs  # type: ignore[misc]
+    in_vain = dataclasses.replace(worked_well, cause="sampling", gone=False, verdict="failed", what="do nothing")
+
+    both = case_words.leading(dataclasses.replace(diagnosed(), repairs=(in_vain, worked_well)))
+    none = case_words.leading(dataclasses.replace(diagnosed(), repairs=(in_vain,)))
+
+    assert any(text.startswith("Best repair tried: take out") for text in both)
+    assert "The one repair that was tried does not make it go." in none
+
+
+def test_units_within_the_floor_are_folded_away_and_none_is_lost() -> None:
+    case = worked()
+    many = tuple(
+        dataclasses.replace(case.outside.effects[0], how="removal", nats=0.1, above_floor=False) for _ in range(20)
+    )
+
+    held = dataclasses.replace(case.outside, effects=many)
+    text = page(dataclasses.replace(case, outside=held, flow=NotRun("not wanted")))
+
+    first, folded = text.split("The 14 others, none shown to do more than irrelevant edits")
+    assert first.count('class="floor"') == 6 and folded.count('class="floor"') == 14
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(-1e-5, "above 0.999"), (-1.0, "0.368"), (-8.0, "0.00034"), (-23.0, "1e−10"), (-2000.0, "3e−869")],
+)
+def test_a_probability_is_written_so_that_it_can_be_read(value: float, words: str) -> None:
+    assert case_words.chance(value) == words
+
+
+def test_words_left_out_are_left_out_whole() -> None:
+    text = case_words.shortened("someone looks for the lamp and then goes to the old studio .", 30)
+
+    assert text == "someone looks … studio ."
 
 
 @pytest.mark.parametrize(("word", "first"), [("unknown", "Unknown: no cause"), ("clean", "Nothing wrong was found")])

@@ -33,7 +33,8 @@ def made(kind: Any, data: Any) -> Any:
         return made(_fitting(given, data), data)
     if is_dataclass(kind) and isinstance(kind, type):
         hints = typing.get_type_hints(kind)
-        return kind(**{field.name: made(hints[field.name], data[field.name]) for field in fields(kind)})
+        given_in = [field.name for field in fields(kind) if field.init]  # others follow from these
+        return kind(**{name: made(hints[name], data[name]) for name in given_in})
     if origin is tuple:
         each = given[:1] * len(data) if given[1:] == (Ellipsis,) else given
         return tuple(made(one, value) for one, value in zip(each, data, strict=True))

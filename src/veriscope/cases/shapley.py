@@ -186,7 +186,10 @@ def _strongest(changes: Changes, names: Sequence[str], budget: float) -> Shapley
     best: tuple[_Game, list[str]] | None = None
     for count in range(2, min(EXACT_UP_TO, len(names)) + 1):
         chosen = [name for name in names if name in ranked[:count]]
-        note = f"{count} of {len(names)} units were played, strongest alone; the rest stayed, as the budget was short"
+        note = (
+            f"{count} of {len(names)} units took part, those strongest alone; the others stayed in place, as the "
+            "budget was short"
+        )
         game = _Game(changes, chosen, note)
         if not game.within(_subsets(chosen), budget):
             break

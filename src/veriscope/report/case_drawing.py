@@ -11,13 +11,14 @@ from veriscope.cases.outside import Effect
 from veriscope.cases.travel import ANSWER, Travel
 from veriscope.cases.units import PARTS, Unit
 from veriscope.errors import NotRun
-from veriscope.report.case_words import closing, named_units, shortened
+from veriscope.report.case_words import SEEN, closing, named_units, nats, shortened, unit_names, unit_words
 from veriscope.report.figures import Axis, interval, plot, scale, upright
 from veriscope.report.markup import Html, el, given
 from veriscope.report.text import decimals_for, number
 from veriscope.trials.evidence import Estimate
 
 MOST_LANES = 24
+LEAST_ROWS, LEAST_FOLDED = 6, 3  # rows of effects that are always shown; fewer than that are not folded away
 LANE_REM = 2.1  # height of a lane, as in case.css
 PART_WORDS = {"resid_post": "residual stream", "attn_out": "attention", "mlp_out": "MLP"}
 
@@ -37,11 +38,13 @@ def conversation(case: Case) -> Html:
     removals = {one.units[0]: one for one in case.outside.effects if one.how == "removal"}
     most = max((abs(one.nats) for one in removals.values() if one.above_floor is True), default=1.0)
     turns = [_turn(case, number, removals, most) for number in range(len(case.log.turns))]
+    blamed = named_units(case)
     key = [
         el("li", el("i", class_="brings"), "brings the strange words about: taken out, they are less likely"),
         el("li", el("i", class_="holds"), "holds them back"),
         el("li", "not shaded: does no more than irrelevant edits of its size"),
-        el("li", "underlined: a named cause rests on it") if named_units(case) else None,
+        el("li", "underlined, or with the name of a cause: that cause rests on it") if blamed else None,
+        el("li", "small figures: change of the log-probability in nats; −2.3 is ten times less likely"),
     ]
     return el("div", el("div", turns, class_="turns"), el("ul", key, class_="key"))
 
@@ -82,9 +85,9 @@ def _unit(unit: Unit, one: Effect | None, most: float, blamed: Mapping[str, list
     named = "".join(f" · {cause.replace('_', ' ')}" for cause in blamed.get(unit.name, ()))
     if one is None or (kind == "within" and not named):
         return el("span", text, class_="unit", title=unit.name)
-    tag = el("span", f"{unit.name} {number(one.nats)}{named}", class_="tag")
+    tag = el("span", f"{unit.name} {nats(one.nats)}{named}", class_="tag")
     share = min(1.0, abs(one.nats) / most)
-    return el("span", tag, text, class_=f"unit {kind}", style=f"--w:{share:.2f}", title="nats")
+    return el("span", tag, text, class_=f"unit {kind}", style=f"--w:{share:.2f}")
 
 
 def _underlined(text: str, words: Sequence[str]) -> list[Html]:
@@ -103,6 +106,23 @@ def effects(case: Case) -> Html:
     removals = [one for one in case.outside.effects if one.how == "removal"]
     measured = [v for one in removals for v in (one.low, one.nats, one.high)]
     axis = Axis.over(measured or [0.0])
+    shown = [one for n, one in enumerate(removals) if n < LEAST_ROWS or one.above_floor is True]
+    rest = [one for one in removals[LEAST_ROWS:] if one.above_floor is not True]
+    if len(rest) < LEAST_FOLDED:
+        shown, rest = removals, []
+    caption = (
+        "Change in the log-probability of the strange words when a unit is taken out, in nats. The grey band is the "
+        "floor: what 19 of 20 irrelevant edits of that size stay within; the interval is the change less what such "
+        f"edits do. Names: {unit_names(case)}."
+    )
+    parts = [_effect_table(case, shown, axis, el("caption", caption))]
+    if rest:
+        title = f"The {len(rest)} others, none shown to do more than irrelevant edits"
+        parts.append(el("details", el("summary", title), _effect_table(case, rest, axis, None)))
+    return el("div", parts, data_figure="effects")
+
+
+def _effect_table(case: Case, removals: Sequence[Effect], axis: Axis, caption: Html | None) -> Html:
     shares = {} if isinstance(case.shapley, NotRun) else {one.unit: one for one in case.shapley.shares}
     head = [
         el("th", "taken out", scope="col", style="width:31%"),
@@ -118,25 +138,18 @@ def effects(case: Case) -> Html:
         unit = case.outside.unit(one.units[0])
         instead = case.outside.effect(unit.name, "substitution")
         kind = "the words right before the answer" if last is not None and unit.name == last.name else unit.kind
-        name = [el("span", el("b", unit.name), " ", given(shortened(unit.text)), class_="name")]
+        name = [el("span", el("b", unit.name), " ", given(unit_words(unit)), class_="name")]
         name.append(el("span", kind, class_="under"))
         share = shares.get(unit.name)
         cells = [
             el("td", _bar(one, axis), class_="plot"),
             el("td", _nats(one), data_label="nats"),
             el("td", _floor(one), data_label="floor"),
-            el("td", number(instead.nats, 2) if isinstance(instead, Effect) else "not run", data_label="replaced"),
-            el("td", number(share.nats, 2) if share is not None else "–", data_label="contribution"),
+            el("td", nats(instead.nats) if isinstance(instead, Effect) else "not run", data_label="neutral instead"),
+            el("td", nats(share.nats) if share is not None else "–", data_label="contribution"),
         ]
         rows.append(el("tr", el("th", name, scope="row"), cells, class_=way(one)))
-    caption = (
-        "Change in the log-probability of the strange words when a unit is taken out. The grey band is the floor: what "
-        "19 of 20 irrelevant edits of that size stay within; the interval is the change less what such edits do."
-    )
-    table = el(
-        "table", el("caption", caption), el("thead", el("tr", head)), el("tbody", rows), class_="effects fixed stack"
-    )
-    return el("div", table, data_figure="effects")
+    return el("table", caption, el("thead", el("tr", head)), el("tbody", rows), class_="effects fixed stack")
 
 
 def _bar(one: Effect, axis: Axis) -> Html:
@@ -152,13 +165,15 @@ def _bar(one: Effect, axis: Axis) -> Html:
 
 def _nats(one: Effect) -> str:
     if one.low == one.high:
-        return number(one.nats)
-    d = min(2, decimals_for(one.high - one.low))
+        return nats(one.nats)
+    d = min(1 if abs(one.nats) >= 10 else 2, max(1, decimals_for(one.high - one.low)))
+    if number(one.low, d) == number(one.high, d):
+        return nats(one.nats)
     return f"{number(one.nats, d)} [{number(one.low, d)},\u00a0{number(one.high, d)}]"
 
 
 def _floor(one: Effect) -> str:
-    return "none" if isinstance(one.floor, NotRun) else f"±{number(one.floor, 2)}"
+    return "none" if isinstance(one.floor, NotRun) else f"±{nats(one.floor)}" if one.floor >= SEEN else "under 0.01"
 
 
 # ---- the way through the network
@@ -188,20 +203,18 @@ def lanes(case: Case, found: Travel) -> Html:
         style=f"{rows_all}; height: {LANE_REM * len(shown):.1f}rem",
     )  # fmt: skip
     step = math.ceil(n_blocks / 12)
-    marks = [
-        el("span", f"block {b}" if b == 0 else str(b), style=f"left:{xs[b]:.2f}%") for b in range(0, n_blocks, step)
-    ]
+    marks = [el("span", str(b), style=f"left:{xs[b]:.2f}%") for b in range(0, n_blocks, step)]
     names = [
-        el("div", el("b", unit.name), given(shortened(unit.text, 48)), class_="lane", style=f"grid-row:{row + 2}")
+        el("div", el("b", unit.name), given(shortened(unit.text, 200)), class_="lane", style=f"grid-row:{row + 2}")
         for row, unit in enumerate(shown)
     ]
     out = el("div", given(shortened(case.strange, 60)), class_="out", style=rows_all)
-    heads = [el("div", class_="head"), el("div", marks, class_="head"), el("div", class_="head")]
+    heads = [el("div", "block", class_="head first"), el("div", marks, class_="head"), el("div", class_="head")]
     hidden = f" Of {len(parts)} sentences the {len(shown)} strongest are drawn." if len(shown) < len(parts) else ""
     caption = (
         "From each sentence through the blocks to the strange words. A ribbon is as wide as taking the sentence out "
         "moves the residual stream where those words are said, in multiples of what 19 of 20 irrelevant edits stay "
-        f"within; a grey thread is no more than that. The widest is {number(most)} times.{hidden}"
+        f"within; a grey thread is no more than that. The widest is {number(most, 1)} times.{hidden}"
     )
     key = [
         el("li", el("i", class_="brings"), "brings the strange words about"),
@@ -268,4 +281,4 @@ def _cell(value: float | None) -> Html:
         return el("td", class_="none")
     weight = 0.0 if value <= 1 else min(1.0, 0.15 + math.log10(value) * 0.6)
     words = number(value, 0 if value >= 10 else 1)
-    return el("td", words, style=f"--w:{weight:.2f}", class_="dark" if weight > 0.6 else None)
+    return el("td", words, style=f"--w:{weight:.2f}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,11 @@ from veriscope.report.case_page import page
 from veriscope.report.case_words import headline, shortened
 from veriscope.report.markup import el, given
 from veriscope.report.page import framed
+
+ANSWERS = {
+    "named": "with a cause named", "indistinguishable": "with two causes that nothing tells apart",
+    "unknown": "unknown", "clean": "with nothing wrong found", "not worked": "not worked",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,8 +70,10 @@ def index(found: Sequence[Worked], names: Sequence[str]) -> str:
             cells = [el("td", given(shortened(one.case.strange))), el("td", given(headline(one.case)))]
         rows.append(el("tr", el("th", name, scope="row"), cells))
     head = el("tr", [el("th", word, scope="col") for word in ("log", "strange words", "answer")])
+    said = Counter(one.case.diagnosis.word if isinstance(one.case, Case) else "not worked" for one in found)
+    told = ", ".join(f"{said[word]} {what}" for word, what in ANSWERS.items() if said[word])
     table = el("table", el("thead", head), el("tbody", rows), class_="stack")
-    return framed(title, el("main", el("header", el("h1", title)), table), styles=["case.css"])
+    return framed(title, el("main", el("header", el("h1", title), el("p", f"{told}.")), table), styles=["case.css"])
 
 
 def _names(logs: Sequence[Log]) -> tuple[str, ...]:

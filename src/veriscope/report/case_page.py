@@ -9,7 +9,6 @@ from veriscope.report import case_sections as sections
 from veriscope.report.case_words import facts, headline, leading
 from veriscope.report.markup import Html, el, given
 from veriscope.report.page import framed
-from veriscope.report.text import number
 
 
 def write(case: Case, path: str | Path) -> Path:
@@ -38,8 +37,8 @@ def _facts(case: Case) -> Html:
 
 def _footer(case: Case) -> Html:
     made = (
-        f"{case.log.name}, seed {case.seed}, {number(case.seconds)} s. Model {case.model.name}, weights "
-        f"{case.model.hash[:16]}."
+        f"{case.log.name}, seed {case.seed}, worked in {max(1, round(case.seconds))} s. Model {case.model.name}, "
+        f"weights {case.model.hash[:16]}."
     )
     said = "Irrelevant edits pass their own floor 1 time in 20, so of many units some stand above it by chance."
     return el("footer", el("div", el("p", given(made)), el("p", said), class_="line"))

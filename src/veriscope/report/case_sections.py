@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from veriscope.cases.case import Case
 from veriscope.cases.causes import Finding
 from veriscope.cases.cruxes import Foretold
-from veriscope.cases.mends import Outcome
-from veriscope.cases.repair import Repair
+from veriscope.cases.repair import ORDER, Repair
 from veriscope.cases.side_effects import SideEffects
 from veriscope.errors import NotRun
 from veriscope.report import case_drawing as drawing
@@ -18,10 +17,12 @@ from veriscope.report.case_words import (
     exam_rows,
     examined_as,
     listed,
+    nats,
     rate_in_words,
     right,
     shortened,
     strongest,
+    unit_words,
     untested,
 )
 from veriscope.report.markup import Html, el, given
@@ -51,7 +52,7 @@ def _shares(case: Case) -> Html:
     how = "exact" if found.how == "exact" else f"from {found.orders} pairs of drawn orders"
     text = (
         f"Contributions are Shapley values, {how}: what each sentence adds, whatever else is there. Together they make "
-        f"{number(found.total)} nats."
+        f"{nats(found.total)} nats.{f' {found.note}.' if found.note else ''}"
     )
     return el("p", text, class_="soft")
 
@@ -61,7 +62,7 @@ def _pairs(case: Case) -> Html | None:
     for pair in case.outside.pairs:
         beyond = case.outside.interaction(pair)
         if pair.above_floor is True and isinstance(beyond, float) and len(rows) < MOST_PAIRS:
-            cells = [pair.units[0], pair.units[1], number(pair.nats), number(beyond)]
+            cells = [pair.units[0], pair.units[1], nats(pair.nats), nats(beyond)]
             rows.append(el("tr", [el("td", cell) for cell in cells]))
     if not rows:
         return None
@@ -96,10 +97,12 @@ def flow(case: Case) -> Html:
     if best is not None and best.units[0] in found.units:
         parts.append(drawing.maps(case, found, best.units[0]))
     if found.heads:
-        named = "; ".join(f"block {h.block} head {h.head}, {number(h.times)} times for {h.unit}" for h in found.heads)
-        parts.append(
-            el("p", f"Heads moved furthest beyond irrelevant edits where the strange words are said: {named}.")
-        )
+        each = [
+            f"block {h.block} head {h.head} by {h.unit}, {number(h.times, 0 if h.times >= 10 else 1)} times"
+            for h in found.heads
+        ]
+        text = "Heads moved furthest where the strange words are said, in multiples of irrelevant edits: "
+        parts.append(el("p", f"{text}{'; '.join(each)}."))
     if found.patches:
         parts.append(_patches(case))
     return el("section", parts, id="flow")
@@ -110,10 +113,9 @@ def _patches(case: Case) -> Html:
     rows = []
     for one in case.flow.patches:
         share = "within the floor" if isinstance(one.share, NotRun) else number(one.share, 2)
-        cells = [
-            one.where, f"{one.block}", number(one.nats), share,
-            f"{number(one.best_token_nats)} (token {one.best_token})",
-        ]  # fmt: skip
+        word = case.transcript.text[slice(*case.transcript.chars[one.best_token])].strip()
+        best = [f"{nats(one.best_token_nats)}, “", given(word), "”"]
+        cells = [one.where.replace("the unit", one.unit), f"{one.block}", nats(one.nats), share, best]
         rows.append(el("tr", [el("td", cell) for cell in cells]))
     words = ("stretch", "behind block", "nats", "share of the effect", "best single token, nats")
     head = el("tr", [el("th", word, scope="col") for word in words])
@@ -136,10 +138,10 @@ def cruxes(case: Case) -> Html:
         return el("section", parts, id="cruxes")
     tries = f"Of {found.floor[1]} irrelevant edits {found.floor[0]} flip it too." if found.floor[1] else ""
     parts.append(el("p", f"A flip: {found.flips}. {tries}"))
-    rows = [_foretold(" + ".join(one.units), "crux", one.test, one.nats) for one in found.found]
+    tested = [one for one in found.found if isinstance(one.test, Foretold)]
+    rows = [_foretold(case, one.units, "the search", one.test, one.nats) for one in tested]
     for who, test in found.rivals:
-        named = " + ".join(test.units) if isinstance(test, Foretold) else "–"
-        rows.append(_foretold(named, RIVALS.get(who, who), test, None))
+        rows.append(_foretold(case, test.units if isinstance(test, Foretold) else (), RIVALS.get(who, who), test, None))
     words = (
         "units",
         "named by",
@@ -154,14 +156,17 @@ def cruxes(case: Case) -> Html:
         "shares, 0.5 for a rule that knows nothing."
     )
     parts.append(el("table", el("caption", caption), el("thead", head), el("tbody", rows), class_="stack"))
+    others = "; ".join(" + ".join(one.units) for one in found.found if one not in tested)
+    if others:
+        parts.append(el("p", f"Found to flip it too, but not tested on new inputs: {others}.", class_="soft"))
     return el("section", parts, id="cruxes")
 
 
 RIVALS = {"random": "chance", "saliency": "gradient times input", "asked": "asking the model"}
 
 
-def _foretold(named: str, who: str, test: Foretold | NotRun, nats: float | None) -> Html:
-    first = [el("td", who), el("td", number(nats) if nats is not None else "", data_label="nats")]
+def _foretold(case: Case, units: Sequence[str], who: str, test: Foretold | NotRun, change: float | None) -> Html:
+    first = [el("td", who), el("td", nats(change) if change is not None else "", data_label="nats")]
     if isinstance(test, NotRun):
         cells = [el("td", "not tested: ", given(test.reason), colspan=3, class_="soft")]
     else:
@@ -173,7 +178,11 @@ def _foretold(named: str, who: str, test: Foretold | NotRun, nats: float | None)
         )
         shares = [f"{k} of {n}" if n else "none of these" for k, n in (test.flipped, test.kept)]
         cells = [el("td", shares[0], data_label="flips"), el("td", shares[1], data_label="stays"), el("td", score)]
-    return el("tr", el("th", given(named), scope="row"), first, cells)
+    words = [
+        el("span", given(unit_words(case.outside.unit(name), 48)), class_="under")
+        for name in units if any(unit.name == name for unit in case.outside.units)
+    ]  # fmt: skip
+    return el("tr", el("th", given(" + ".join(units) or "–"), words, scope="row"), first, cells)
 
 
 def open_questions(case: Case) -> Html:
@@ -193,7 +202,8 @@ def causes(case: Case) -> Html:
     if holding:
         parts.append(_cause_table(case, holding))
     else:
-        parts.append(el("p", "None of them holds."))
+        tested = any(not isinstance(one.holds, NotRun) for one in ranked)
+        parts.append(el("p", "None of them holds." if tested else "None of them was tested."))
     parts += [el("p", given(note), class_="soft") for note in found.notes]
     rest = [one for one in ranked if one.holds is not True]
     if rest:
@@ -229,7 +239,7 @@ def _cause_table(case: Case, found: Sequence[Finding]) -> Html:
             measured = Html(el("td", _score(one), data_label="measured") + el("td", said, _entry(case, one)))
         outcome = el("td", el("span", icon(ICONS[tone]) if tone in ICONS else None, word, class_="word"))
         rows.append(el("tr", el("th", cause_in_words(one.cause), scope="row"), outcome, measured, class_=tone))
-    widths = {"cause": 18, "": 14, "test against its control": 18, "evidence": 50}
+    widths = {"cause": 18, "outcome": 14, "test against its control": 18, "evidence": 50}
     head = el("tr", [el("th", h, scope="col", style=f"width:{w}%") for h, w in widths.items()])
     return el("table", el("thead", head), el("tbody", rows), class_="fixed stack causes")
 
@@ -244,12 +254,16 @@ def _score(one: Finding) -> str:
 # ---- how often it is wrong
 
 
+PLANTED = {"unlisted": "damage that no entry names", "clean": "nothing wrong"}
+
+
 def rates(case: Case) -> Html:
     """What the cause list did on incidents whose cause was planted, beside two rivals."""
     parts: list[Html | None] = [el("h2", "How often such an answer is wrong")]
     rows, me = exam_rows(), examined_as(case)
     if not rows:
-        parts.append(el("p", "Not measured: this version holds no result of `veriscope exam --only cases`."))
+        command = el("code", "veriscope exam --only cases")
+        parts.append(el("p", "Not measured: this version holds no result of ", command, "."))
         return el("section", parts, id="rates")
     rivals = sorted({row["who"] for row in rows if not row["who"].startswith("veriscope")})
     lines = []
@@ -258,7 +272,8 @@ def rates(case: Case) -> Html:
         share = f"{right(row)} of {row['n']} [{number(row['low'], 2)},\u00a0{number(row['high'], 2)}]"
         cells = [share, str(row["listed"]), str(row["unknown"]), str(row["wrong"])]
         cells += [f"{right(beside[who])} of {beside[who]['n']}" if who in beside else "–" for who in rivals]
-        lines.append(el("tr", el("th", cause_in_words(row["cause"]), scope="row"), [el("td", cell) for cell in cells]))
+        planted = PLANTED.get(row["cause"]) or cause_in_words(row["cause"])
+        lines.append(el("tr", el("th", planted, scope="row"), [el("td", cell) for cell in cells]))
     names = (
         "planted",
         "right",
@@ -291,8 +306,7 @@ def _confusion(case: Case) -> Html | None:
     for cause, row in counts.items():
         total = max(1, sum(row.values()))
         cells = [
-            el("td", str(row.get(name) or ""), style=f"--w:{row.get(name, 0) / total:.2f}",
-               class_="dark" if row.get(name, 0) / total > 0.6 else None)
+            el("td", str(row.get(name) or ""), style=f"--w:{row.get(name, 0) / total:.2f}")
             for name in columns
         ]  # fmt: skip
         rows.append(el("tr", el("th", cause.replace("_", " "), scope="row"), cells))
@@ -315,9 +329,10 @@ def repairs(case: Case) -> Html:
         return el("section", parts, el("p", "Not tried: ", given(found.reason), "."), id="repairs")
     before = found[0].before
     parts.append(
-        el("p", "Before: “", given(before.says.strip()), f"”, {number(before.nats)} nats for the strange words.")
+        el("p", "Before: it says “", given(before.says.strip()), f"”; the strange words have {nats(before.nats)} nats.")
     )
-    rows = [_repair(one) for one in found]
+    edits = [None if isinstance(one.best_prompt_edit, NotRun) else one.best_prompt_edit.what for one in found]
+    rows = [_repair(one, edits[n] is not None and edits[n] in edits[n - 1 : n]) for n, one in enumerate(found)]
     widths = {"repair": 30, "says afterwards": 16, "side effects on held-out logs": 27, "best prompt edit": 27}
     head = el("tr", [el("th", h, scope="col", style=f"width:{w}%") for h, w in widths.items()])
     caption = el(
@@ -326,10 +341,26 @@ def repairs(case: Case) -> Html:
         "cost as much as the repair and what led to it.",
     )
     parts.append(el("table", caption, el("thead", head), el("tbody", rows), class_="fixed stack repairs"))
+    there = {one.verdict for one in found}
+    there |= {one.best_prompt_edit.verdict for one in found if not isinstance(one.best_prompt_edit, NotRun)}
+    words = [[el("dt", word), el("dd", VERDICTS[word])] for word in ORDER if word in there]
+    parts.append(el("details", el("summary", "What these words mean"), el("dl", words)))
     return el("section", parts, id="repairs")
 
 
-def _repair(one: Repair) -> Html:
+VERDICTS = {
+    "repaired": "the strange answer is gone and the right one given, here and in most texts near this one; a random "
+    "change of the same size does not do it; side effects are shown to be small",
+    "unproven": "the strange answer is gone, but one of these could not be shown",
+    "harms": "the strange answer is gone, with side effects shown to be large",
+    "wrong": "another wrong answer is given",
+    "hides": "nothing sensible is said instead",
+    "failed": "the strange answer is still there",
+    "not run": "it could not be tried",
+}
+
+
+def _repair(one: Repair, again: bool) -> Html:
     tone = REPAIR_TONE.get(one.verdict, "open")
     verdict = el("span", icon(tone), one.verdict, class_="word")
     name = [
@@ -338,29 +369,37 @@ def _repair(one: Repair) -> Html:
     ]
     rival = one.best_prompt_edit
     cells = [
-        el("td", _after(one.after), data_label="says afterwards"),
+        el("td", _after(one), data_label="says afterwards"),
         el("td", _side_effects(one.side_effects), data_label="side effects"),
     ]
     if isinstance(rival, NotRun):
         cells.append(el("td", "none: ", given(rival.reason), class_="soft"))
+    elif rival.what == one.what:
+        cells.append(el("td", "this one", data_label="best prompt edit", class_="soft"))
+    elif again:
+        cells.append(el("td", "as above", data_label="best prompt edit", class_="soft"))
     else:
         tried = el("span", f"of {rival.tried} tried", class_="under")
         cells.append(el("td", given(rival.what), ": ", el("b", rival.verdict), tried, data_label="best prompt edit"))
     first = el("tr", el("th", verdict, name, scope="row"), cells, class_=f"{tone} joined")
-    return Html(first + el("tr", el("td", given(one.sentence), colspan=4, class_="soft"), class_=tone))
-
-
-def _after(after: Outcome | NotRun) -> Html:
-    if isinstance(after, NotRun):
-        return el("span", "not run", class_="soft")
-    right = "" if isinstance(after.right, NotRun) else ", as expected" if after.right else ", not as expected"
-    return el(
-        "span",
-        "“",
-        given(shortened(after.says.strip(), 40)),
-        f"”{right}",
-        el("span", f"{number(after.nats)} nats", class_="under"),
+    return Html(
+        first + el("tr", el("td", given(" ".join([one.sentence, *one.notes])), colspan=4, class_="soft"), class_=tone)
     )
+
+
+def _after(one: Repair) -> list[Html]:
+    """What is said with the repair: here, in texts near this one, and with a random change of its kind instead."""
+    after = one.after
+    if isinstance(after, NotRun):
+        return [el("span", "not run", class_="soft")]
+    right = "" if isinstance(after.right, NotRun) else ", as expected" if after.right else ", not as expected"
+    under = [f"strange words {nats(after.nats)} nats"]
+    if not isinstance(one.elsewhere, NotRun):
+        under.append(f"mended in {one.elsewhere.hits} of {one.elsewhere.n} texts near it")
+    if not isinstance(one.control, NotRun):
+        under.append(f"a random change of its kind {'does it too' if one.control.gone(one.before) else 'does not'}")
+    said = el("span", "“", given(shortened(after.says.strip(), 40)), f"”{right}")
+    return [said, *(el("span", text, class_="under") for text in under)]
 
 
 def _side_effects(found: SideEffects | NotRun) -> Html:
@@ -368,5 +407,9 @@ def _side_effects(found: SideEffects | NotRun) -> Html:
         return el("span", given(found.reason), class_="soft")
     changed = found.changed
     share = f"{changed.hits} of {changed.n} answers changed"
-    cost = f"{amount(found.neutral)} nats a token of their text; KL {number(found.kl.value, 3)}"
+    if changed.hits == 0 and found.neutral.value == found.kl.value == 0:
+        cost = "nothing in them is read differently"
+    else:
+        moved = f"what comes next moves by {number(found.kl.value, 3)} nats (KL)"
+        cost = f"{amount(found.neutral, 'nats')} a token of their text; {moved}"
     return el("span", share, el("span", cost, class_="under"))

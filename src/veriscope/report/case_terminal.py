@@ -10,8 +10,9 @@ from rich.text import Text
 
 from veriscope.cases.case import Case
 from veriscope.cases.many import Ready
+from veriscope.cases.repair import ORDER
 from veriscope.errors import NotRun
-from veriscope.report.case_words import cause_in_words, facts, headline, leading, untested
+from veriscope.report.case_words import cause_in_words, facts, headline, listed, outside_in_words, untested
 from veriscope.report.text import clean
 
 WIDTH = 100
@@ -20,7 +21,7 @@ WIDTH = 100
 def short(case: Case) -> str:
     """The page in short, as lines of at most 100 columns."""
     lines = [*_wrapped(headline(case), ""), ""]
-    lines += [line for text in leading(case) for line in _wrapped(text, "  ")]
+    lines += _wrapped(outside_in_words(case), "  ") if outside_in_words(case) else []
     lines += [*_evidence(case), ""]
     for key, value in facts(case):
         lines += _wrapped(value, f"  {key:<24}")
@@ -34,13 +35,14 @@ def short(case: Case) -> str:
 def _evidence(case: Case) -> list[str]:
     """What the tests of the named causes found, beside their controls, and each repair in a line."""
     out: list[str] = []
-    for one in case.diagnosis.findings:
-        if one.cause in case.diagnosis.causes:
-            out += ["", f"  {cause_in_words(one.cause)}"]
-            out += [line for text in one.evidence for line in _wrapped(text, "  - ")]
+    for cause in case.diagnosis.causes:
+        out += ["", f"  {cause_in_words(cause)}"]
+        what = [listed()[cause].words] if cause in listed() else []
+        out += [line for text in [*what, *case.diagnosis.finding(cause).evidence] for line in _wrapped(text, "  - ")]
     if not isinstance(case.repairs, NotRun):
         out += ["", "  repairs"]
-        out += [line for one in case.repairs for line in _wrapped(f"{one.verdict}: {one.what}. {one.sentence}", "  - ")]
+        best_first = sorted(case.repairs, key=lambda one: ORDER.index(one.verdict))
+        out += [line for one in best_first for line in _wrapped(f"{one.verdict}: {one.what}. {one.sentence}", "  - ")]
     return out
 
 

@@ -9,11 +9,14 @@ from typing import Any
 from veriscope.cases.case import Case, hardly_said
 from veriscope.cases.causes import Entry, catalogue, results
 from veriscope.cases.outside import Effect
+from veriscope.cases.repair import ORDER
 from veriscope.cases.units import PARTS, Unit
 from veriscope.errors import NotRun
 from veriscope.report.text import TOY, number
 from veriscope.trials.trial import TOY_PARAMETERS
 
+MOST_NAMED = 5  # cruxes in a line of text
+SEEN = 0.005  # nats: less than that is nothing in two digits
 SHOWN = 70  # characters of a unit's words in a line of text
 
 
@@ -89,29 +92,40 @@ def named_units(case: Case) -> dict[str, list[str]]:
 def leading(case: Case) -> list[str]:
     """What stands behind the answer, in a few sentences."""
     found = case.diagnosis
-    why = found.finding(found.causes[0]).evidence[0] if found.causes else ""
-    also = ", ".join(map(cause_in_words, found.causes[1:]))
-    more = f"Also: {also}." if also and found.word != "indistinguishable" else ""
-    return [text for text in (why, more, _outside_in_words(case), _repair_in_words(case)) if text]
+    why = ""
+    if found.causes:
+        entry = listed().get(found.causes[0])
+        why = f"{entry.words if entry is not None else ''} {found.finding(found.causes[0]).evidence[0]}"
+    also = "; ".join(map(cause_in_words, found.causes[1:]))
+    more = f"This holds too: {also}." if also and found.word != "indistinguishable" else ""
+    return [text.strip() for text in (why, more, outside_in_words(case), repair_in_words(case)) if text]
 
 
-def _outside_in_words(case: Case) -> str:
+def outside_in_words(case: Case) -> str:
+    """What in the log brings it about; nothing to say where that is but the question behind a named cause."""
     said = f"“{shortened(case.strange)}”"
     if far_from_said(case):
         return (
             f"{case.model.name} would hardly have said {said} at all ({chance(case.outside.nats)}). What another "
             f"model, or a person, said can have causes that this one does not show."
         )
-    found, last = strongest(case), closing(case)
-    if found is not None and last is not None and found.units == (last.name,) and named_units(case):
-        return ""  # the question itself, which says nothing beside the words that a named cause rests on
+    found = strongest(case)
     if found is None:
         return f"Nothing that was taken out of the log moves {said} further than irrelevant edits do."
     unit = case.outside.unit(found.units[0])
+    if is_closing(case, unit):
+        return "" if named_units(case) else f"{_only_closing(unit)}."
     what = "brings it about" if found.nats < 0 else "holds it back"
     before, after = chance(case.outside.nats), chance(case.outside.nats + found.nats)
     moved = f"without it the probability goes from {before} to {after}"
-    return f"In the log “{shortened(unit.text)}” ({unit.name}) {what}: {moved}."
+    return f"In the log, “{shortened(unit.text)}” ({unit.name}) {what}: {moved}."
+
+
+def _only_closing(unit: Unit) -> str:
+    return (
+        f"Of the sentences only the one right before the answer, “{shortened(unit.text)}” ({unit.name}), does more "
+        "than irrelevant edits; it is also what asks for an answer"
+    )
 
 
 def far_from_said(case: Case) -> bool:
@@ -119,13 +133,19 @@ def far_from_said(case: Case) -> bool:
     return hardly_said(case.outside, case.model.vocabulary)
 
 
-def _repair_in_words(case: Case) -> str:
+def repair_in_words(case: Case) -> str:
+    """The best repair of all causes, or that none helped."""
     if isinstance(case.repairs, NotRun):
         return ""
-    best = case.repairs[0]
-    if not best.gone:
-        return f"None of the {len(case.repairs)} repairs that were tried makes it go."
-    return f"Best repair tried: {best.what}. {best.sentence}"
+    best = min(case.repairs, key=lambda one: ORDER.index(one.verdict))
+    if best.gone:
+        return f"Best repair tried: {best.what}. {best.sentence}"
+    tried = sum(one.verdict != "not run" for one in case.repairs)
+    if tried == 0:
+        return "No repair could be run."
+    if tried == 1:
+        return "The one repair that was tried does not make it go."
+    return f"None of the {tried} repairs that were tried makes it go."
 
 
 def strongest(case: Case) -> Effect | None:
@@ -146,32 +166,57 @@ def closing(case: Case) -> Unit | None:
     return max(parts, key=lambda unit: unit.spans[-1][1], default=None)
 
 
+def is_closing(case: Case, unit: Unit) -> bool:
+    """Whether it is the sentence right before the strange span."""
+    last = closing(case)
+    return last is not None and unit.name == last.name
+
+
+def unit_words(unit: Unit, most: int = SHOWN) -> str:
+    """The words of a unit on one line; an object's once."""
+    if unit.kind == "object":
+        return f"{shortened(unit.text.split(' ... ')[0], most)}, in {len(unit.spans)} places"
+    return shortened(unit.text, most)
+
+
+NAMED = {
+    "sentence": ("s", "a sentence"), "system": ("y", "a sentence of a system turn"), "turn": ("t", "a whole turn"),
+    "object": ("o", "a word that several sentences hold"), "view": ("v", "a view that the speaker states"),
+}  # fmt: skip
+
+
+def unit_names(case: Case) -> str:
+    """What the names of units mean, as far as they occur."""
+    there = {unit.kind for unit in case.outside.units}
+    return ", ".join(f"{letter} is {what}" for kind, (letter, what) in NAMED.items() if kind in there)
+
+
 def facts(case: Case) -> list[tuple[str, str]]:
     """What is known of the strange words before anything is changed, and what stands out."""
     out = [
         ("strange words", f"“{case.strange.strip()}”, {_found(case)}"),
         ("said by", f"{case.model.name}, {case.model.parameters:,} parameters, {case.model.blocks} blocks"),
-        ("expected by it", _expected(case)),
+        ("its probability", _expected(case)),
         ("read as", case.transcript.how),
     ]
     best = strongest(case)
     if best is not None:
-        out.append(("strongest outside cause", effect_in_words(case, best)))
+        out.append(("strongest in the log", effect_in_words(case, best)))
     if not isinstance(case.cruxes, NotRun):
-        out.append(("cruxes", crux_in_words(case)))
+        out.append(("what flips it", crux_in_words(case)))
     if case.expected:
         out.insert(1, ("expected instead", " or ".join(f"“{one}”" for one in case.expected)))
     return out
 
 
 def _found(case: Case) -> str:
-    how = case.transcript.strange.found
-    return "the least expected ones, as none were marked" if how == "least expected" else f"marked by {how}"
+    how = {"offsets": "marked by their place in the log", "text": "marked by their words"}
+    return how.get(case.transcript.strange.found, "the least expected ones, as none were marked")
 
 
 def _expected(case: Case) -> str:
     likely = "its most likely continuation" if case.outside.holds else "not its most likely continuation"
-    return f"probability {chance(case.outside.nats)} ({number(case.outside.nats)} nats), {likely}"
+    return f"{chance(case.outside.nats)} ({nats(case.outside.nats)} nats), {likely}"
 
 
 def chance(nats: float) -> str:
@@ -180,16 +225,29 @@ def chance(nats: float) -> str:
         return "above 0.999"
     if nats > math.log(1e-3):
         return number(math.exp(min(nats, 0.0)))
+    if nats > math.log(1e-5):
+        return f"{math.exp(nats):.5f}"
     power = math.floor(nats / math.log(10))
     return f"{number(math.exp(nats - power * math.log(10)), 0)}e−{-power}"
 
 
+def nats(value: float) -> str:
+    """A change of a log-probability with as many digits as a reader can use."""
+    return number(value, 2 if abs(value) < 10 else 1)
+
+
+def size(floor: float) -> str:
+    """A floor in nats; one that two digits do not show is named as that."""
+    return f"up to {nats(floor)}" if floor >= SEEN else "under 0.01"
+
+
 def effect_in_words(case: Case, one: Effect) -> str:
-    """One effect with its interval and its floor."""
-    names = " and ".join(one.units)
-    floor = f"irrelevant edits: up to {number(one.floor)}" if not isinstance(one.floor, NotRun) else one.floor.reason
+    """What taking out one unit does, beside its floor."""
+    unit = case.outside.unit(one.units[0])
+    floor = f"irrelevant edits: {size(one.floor)}" if not isinstance(one.floor, NotRun) else one.floor.reason
     after = chance(case.outside.nats + one.nats)
-    return f"without {names} {number(one.nats)} nats ({floor}), probability {after}"
+    asks = ", which asks for the answer" if is_closing(case, unit) else ""
+    return f"{unit.name}{asks}: {nats(one.nats)} nats without it ({floor}), probability {after}"
 
 
 def crux_in_words(case: Case) -> str:
@@ -199,9 +257,14 @@ def crux_in_words(case: Case) -> str:
         return "no set of units that was tried flips the answer"
     size = len(case.cruxes.found[0].units)
     same = [one for one in case.cruxes.found if len(one.units) == size]
-    named = ", ".join(f"{' + '.join(one.units)}{' (borne out)' if one.shown else ''}" for one in same[:4])
-    more = f" and {len(same) - 4} more" if len(same) > 4 else ""
-    return f"changing {named}{more} flips the answer"
+    few = same if len(same) <= MOST_NAMED else same[: MOST_NAMED - 1]
+    named = [" + ".join(one.units) for one in few] + [f"one of {len(same) - len(few)} more"] * (len(few) < len(same))
+    held = [" + ".join(one.units) for one in same if one.shown]
+    tested = any(not isinstance(one.test, NotRun) for one in same)
+    borne = f"; on new inputs this held for {' and '.join(held)}" if held else "; on new inputs it did not hold"
+    flips, n = case.cruxes.floor
+    idle = f"; {flips} of {n} irrelevant edits do so too" if flips else ""
+    return f"changing {' or '.join(named)} flips the answer{borne if tested else ''}{idle}"
 
 
 def untested(case: Case) -> list[str]:
@@ -211,17 +274,14 @@ def untested(case: Case) -> list[str]:
         "repairs": case.repairs,
         "what it took its user to be": case.user_model, "what it was working on": case.topics,
     }  # fmt: skip
-    out = [f"{name[0].upper()}{name[1:]}: {part.reason}." for name, part in parts.items() if isinstance(part, NotRun)]
-    out += case.outside.notes
+    gone = {name: part.reason for name, part in parts.items() if isinstance(part, NotRun)}
+    out = [*_by_reason(gone), *case.outside.notes]
     if not isinstance(case.shapley, NotRun) and case.shapley.note:
         out.append(f"Contributions: {case.shapley.note}.")
     for some in (case.cruxes, case.flow):
         out += () if isinstance(some, NotRun) else some.notes
-    reasons: dict[str, list[str]] = {}
-    for one in case.diagnosis.findings:
-        if isinstance(one.holds, NotRun):
-            reasons.setdefault(one.holds.reason, []).append(cause_in_words(one.cause))
-    out += [f"{'; '.join(names)}: {reason}." for reason, names in reasons.items()]
+    tests = [(cause_in_words(one.cause), one.holds) for one in case.diagnosis.findings]
+    out += _by_reason({cause: holds.reason for cause, holds in tests if isinstance(holds, NotRun)})
     known = {one.name: one for one in case.outside.units}
     no_floor = [one.units[0] for one in case.outside.effects if one.how == "removal" and isinstance(one.floor, NotRun)]
     if no_floor:
@@ -234,10 +294,23 @@ def untested(case: Case) -> list[str]:
     return [f"{text[0].upper()}{text[1:]}" for text in dict.fromkeys(out)]
 
 
+def _by_reason(gone: Mapping[str, str]) -> list[str]:
+    """A line for each reason, with all that it kept from being made."""
+    reasons: dict[str, list[str]] = {}
+    for name, reason in gone.items():
+        reasons.setdefault(reason, []).append(name)
+    return [f"{'; '.join(names)}: {reason}." for reason, names in reasons.items()]
+
+
 def shortened(text: str, most: int = SHOWN) -> str:
-    """Words on one line, cut in the middle where they are too long."""
+    """Words on one line, whole ones left out in the middle where they are too many."""
     flat = " ".join(text.split())
     if len(flat) <= most:
         return flat
     half = (most - 3) // 2
-    return f"{flat[:half].rstrip()} … {flat[-half:].lstrip()}"
+    first, last = flat[:half].rstrip(), flat[-half:].lstrip()
+    if flat[half] != " " and " " in first:
+        first = first.rpartition(" ")[0]
+    if flat[-half - 1] != " " and " " in last:
+        last = last.partition(" ")[2]
+    return f"{first} … {last}"
