@@ -52,7 +52,7 @@ class _Loader(SourceFileLoader):
         if b"from jaxtyping import" not in source:
             return super().get_code(fullname)
         tree = _Stated().visit(ast.parse(source, path))
-        return compile(ast.fix_missing_locations(tree), path, "exec", dont_inherit=True)
+        return compile(tree, path, "exec", dont_inherit=True)
 
 
 class _Stated(ast.NodeTransformer):
@@ -61,7 +61,7 @@ class _Stated(ast.NodeTransformer):
     def visit_Module(self, node: ast.Module) -> ast.AST:
         self.generic_visit(node)
         future = [i for i, part in enumerate(node.body) if getattr(part, "module", "") == "__future__"]
-        node.body.insert(max(future) + 1, ast.ImportFrom("shapes", [ast.alias("checked", _NAME)], 0))
+        node.body[max(future) + 1 : max(future) + 1] = ast.parse(f"from shapes import checked as {_NAME}").body
         return node
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
