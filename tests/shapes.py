@@ -1,8 +1,8 @@
 """Shapes in signatures are checked while the tests run, in the functions and dataclasses that state one.
 
 jaxtyping's own hook (`pytest --jaxtyping-packages=...`) checks every function of the package, also where mypy has said
-all there is to say: two thirds of the time of the tests went into that. Which functions state a shape stands in their
-source, so it is read there, before a module is run.
+all there is to say: more than half of the time of the tests went into that. Which functions state a shape stands in
+their source, so it is read there, before a module is run.
 """
 
 from __future__ import annotations
