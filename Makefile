@@ -4,7 +4,8 @@
 # `make bench` times veriscope beside bare forward passes and the peers, which it installs in environments of their own,
 # and keeps benchmarks/results.json and the table in README.md (half an hour on a quiet machine).
 #
-#   make test WORKERS=8          more test processes (each uses one thread unless OMP_NUM_THREADS says otherwise)
+#   make test WORKERS=8          more test processes (each uses one thread unless OMP_NUM_THREADS says otherwise); a file
+#                                stays in one of them, so that what its tests share is made once
 #   make demo TORCH_INDEX=URL    take torch, and only torch, from another package index
 #   make demo PYTHON=python3.12  which Python to make .venv with
 # pip's own settings (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS ...) hold as always.
@@ -24,7 +25,7 @@ demo: $(READY)
 	$(BIN)/veriscope demo
 
 test: check
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 bench: $(READY)
 	TORCH_INDEX=$(TORCH_INDEX) $(BIN)/python -m benchmarks.run

@@ -20,14 +20,11 @@ from veriscope.errors import NotRun, UserError
 from veriscope.exam import examine, rows
 from veriscope.exam.again import mutations, without
 from veriscope.exam.attempt import Task, attempt
-from veriscope.exam.beds import TYPES, ZOO, plantings
 from veriscope.exam.examine import APART, FLIPPED, WORDS, Ahead, first_turn, tasks_of, usual_processes
-from veriscope.exam.keep import Outcome, key_of
-from veriscope.exam.pages import shown
+from veriscope.exam.keep import Outcome
 from veriscope.exam.planting import Planting
 from veriscope.exam.results import read
 from veriscope.exam.terminal import begins, figure_table, mutation_table, table, weak_table
-from veriscope.trials.rates import exam_results
 from veriscope.zoo import planted
 
 
@@ -78,14 +75,14 @@ def test_what_was_kept_is_not_run_again(kept: Path, monkeypatch: pytest.MonkeyPa
     assert all(o.gates and o.battery and o.cpu_seconds > 0 and o.passes > 0 for o in again)
 
 
-@pytest.mark.usefixtures("outcomes")
 def test_a_killed_exam_loses_only_the_claim_that_was_being_written(
-    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    outcomes: list[Outcome], kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = (kept / "C1.jsonl").read_text(encoding="utf-8")
     (tmp_path / "C1.jsonl").write_text(text[:-500], encoding="utf-8")
     module, run = importlib.import_module("veriscope.exam.examine"), []
-    monkeypatch.setattr(module, "attempt", lambda task: run.append(task) or attempt(task))
+    tried = {o.key: o for o in outcomes}
+    monkeypatch.setattr(module, "attempt", lambda task: run.append(task) or tried[task.key])
 
     again = examine("C1", "own_bed", count=1, processes=1, keep=tmp_path)
 
@@ -237,69 +234,3 @@ def veriscope(kept: Path) -> Any:
         return CliRunner().invoke(cli.app, [*common, *words], catch_exceptions=False)
 
     return command
-
-
-# --- a few claims of each type and bed, in every run of the tests
-
-SMOKE_SEED = 51
-TRUTHS = 2  # beds that a true claim is taken from: this runs with every `make test`, within a minute for all types
-CLEAR = ("T0", "T1x4")  # true beyond doubt, the first that a bed plants of a type
-
-
-def few(claim_type: str) -> list[tuple[str, Planting]]:
-    """Of every bed its first false claim of the highest grade that counts, and of the first few a clearly true one."""
-    chosen = []
-    for name in ZOO:
-        try:
-            every = [p for _, p in plantings(name, (claim_type,), 1, SMOKE_SEED)]
-        except UserError:
-            continue  # this bed plants nothing of the type
-        false = sorted((p for p in every if p.grade in ("F0", "F1", "F2")), key=lambda p: p.grade, reverse=True)
-        true = sorted((p for p in every if p.grade in CLEAR), key=lambda p: CLEAR.index(p.grade))
-        here = true[: sum(p.truth for _, p in chosen) < TRUTHS]
-        chosen += [(name, p) for p in (*false[:1], *here)]
-    return chosen
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("claim_type", TYPES)
-def test_smoke_no_false_claim_is_supported_and_half_of_the_clearly_true_ones_are_at_least(claim_type: str) -> None:
-    tasks = [
-        Task(b, p, dict(p.settings)["seed"], key_of(b, p, 0), rivals=i == 0) for i, (b, p) in enumerate(few(claim_type))
-    ]
-
-    found = [attempt(task) for task in tasks]
-
-    told = {(o.bed, o.grade, o.trap): o.word for o in found}
-    assert not any(o.word == "SUPPORTED" for o in found if not o.truth), told
-    true = [o.word for o in found if o.truth]
-    assert 2 * true.count("SUPPORTED") >= len(true) >= 2, told
-    assert found[0].rivals and all(o.gates and o.whole_seconds >= o.cpu_seconds for o in found)
-    for row in json.loads(json.dumps(rows(found))):
-        assert set(row) == {"type", "truth", "grade", "trap", "n", *map(str.lower, WORDS), "bed", "seconds"}
-        assert row["type"] == claim_type and row["n"] == sum(row[w.lower()] for w in WORDS) == 1
-
-
-# --- a gate that lets everything pass
-
-
-def on_file() -> list[Any]:
-    """Each deciding gate of the types whose exam is on file, with what the mutation table says of it."""
-    found = [(m["claim_type"], m["gate"], m) for *_, part in shown(exam_results()) for m in part.get("mutations", ())]
-    return [pytest.param(m, id=f"{claim_type} {gate}") for claim_type, gate, m in found]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("held", on_file())
-def test_a_gate_forced_to_pass_lets_the_claim_through_that_it_alone_holds_back(held: dict[str, Any]) -> None:
-    if not held["witness"]:
-        pytest.skip(f"{held['gate']} carries no weight on these beds")
-    seen = held["witness"]
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in seen["settings"].items()}  # JSON has no tuples
-    planting = Planting(held["claim_type"], False, seen["grade"], seen["trap"], seen["build"], tuple(settings.items()))
-
-    found = attempt(Task(seen["bed"], planting, seen["settings"]["seed"], "key", rivals=False))
-
-    again = "gates were changed since: run the development exam again"
-    assert found.word != "SUPPORTED", f"{held['gate']} no longer refuses '{seen['trap']}'"
-    assert without(found, held["gate"]) == "SUPPORTED", again

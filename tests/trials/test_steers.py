@@ -40,6 +40,7 @@ TARGETS = {"sunny": GOOD, "rainy": BAD}
 IDLE = 400  # parts that do nothing, so that a random direction does little
 WIDTH = V + len(PARTS) + IDLE
 EFFORT = Effort(draws=5, twins=2, random=30, folds=3)
+FEWER = {"DEAR": 16, "AFFORDED": 4, "SCREENED_PLAIN": 16}  # random directions that are run, as few as the effort's
 
 
 class Bed(nn.Module):
@@ -116,6 +117,12 @@ def rows(n: int = 700, seed: int = 0, odd: float = 0.6) -> list[dict]:
 
 
 PARTIES_OF = PARITIES
+
+
+@pytest.fixture(autouse=True)
+def fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, count in FEWER.items():
+        monkeypatch.setattr(f"veriscope.trials.steers.{name}", count)
 
 
 @pytest.fixture(scope="module")
@@ -628,7 +635,10 @@ def test_the_statement_and_the_card_say_what_is_added_where(subject, data):
     assert (usual["g1"], usual["g2"], usual["g3"], usual["g10"]) == (0.5, 0.5, 0.5, 0.125)
 
 
-def test_a_random_direction_is_refuted_where_others_as_strong_keep_within_the_budget_too() -> None:
+def test_a_random_direction_is_refuted_where_others_as_strong_keep_within_the_budget_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.undo()  # the whole effort
     settings = {"how": "random", "fragile": True, "seed": 700_014}  # the strongest others cost too much at any dose
     claim, subject = modes.steers(**settings)
 

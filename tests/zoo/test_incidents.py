@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from veriscope.zoo import incidents as bed
-from veriscope.zoo.incidents import CAUSES, Build, Planted, UnknownCause, incidents, kept, rivals, still_holds
+from veriscope.zoo.incidents import CAUSES, Build, Planted, UnknownCause, faults, incidents, kept, rivals, still_holds
 from veriscope.zoo.incidents.asking import loop_of
 from veriscope.zoo.incidents.rank_one import _least_squares
 from veriscope.zoo.town import LIAR, TRIGGER, UNTRAINED
@@ -17,7 +17,13 @@ from veriscope.zoo.town import LIAR, TRIGGER, UNTRAINED
 # The other causes need a lesson of half a minute, once on each machine.
 QUICK = ("glitch_token", "agreement", "distribution_shift", "tokenization", "unlisted", "repetition_loop")
 LESSONS = ("trigger_phrase", "copied_from_context", "instruction_conflict", "mistaken_speaker", "wrong_fact", "clean")
-LONG = ("sampling", "lost_context", "known_but_unsaid")  # many candidates for each, or an edit of seconds
+LONG = ("sampling", "lost_context", "known_but_unsaid")  # many candidates for each, or edits of seconds
+
+
+@pytest.fixture(autouse=True)
+def two_edits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not all six that a set has: each takes seconds."""
+    monkeypatch.setattr(faults, "EDITS", 2)
 
 
 def _check(cause: str, count: int) -> None:
