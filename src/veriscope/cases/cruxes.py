@@ -101,7 +101,7 @@ def cruxes(changes: Changes, outside: Outside, *, inputs: int = 12, tested: int 
     none is another crux. Changed means neutral words in its place, others than in the search.
 
     Args:
-        inputs: For each crux tested.
+        inputs: For each crux tested, at most.
         tested: Cruxes tested.
         seed: Of the inputs, and of the random rival.
     """
@@ -114,6 +114,12 @@ def cruxes(changes: Changes, outside: Outside, *, inputs: int = 12, tested: int 
     totals = changes.run([changes.removed(some) for some in sets])
     nats = {some: one.total - changes.base.total for some, one in zip(sets, totals, strict=True)}
     first, extra = sets[0], 0.0
+    if {(unit.name,) for unit in changes.parts} <= set(sets):
+        why = NotRun("every unit flips the answer by itself, so none is left that could be changed beside a crux")
+        found = [Crux(some, nats[some], why) for some in sets]
+        scores = {who: why for who in ("random", "saliency", "asked")}
+        spent = changes.passes - before
+        return Cruxes(tuple(found), tuple(scores.items()), judge.words, judge.floor(outside), 0, spent, tuple(notes))
     rivals = {"random": _random(changes, first, seed)}
     rivals["saliency"], cost = _salient(changes, len(first))
     rivals["asked"], more = _asked(changes, len(first))
@@ -220,13 +226,14 @@ def _generate(
 ) -> list[tuple[frozenset[str], tuple[int, ...]]] | NotRun:
     """Inputs with the crux changed and not, in pairs with the same other units changed; in half a rival's units are.
 
-    Where the crux has several units, all but one drawn are changed where it counts as unchanged.
+    Where the crux has several units, all but one drawn are changed where it counts as unchanged. The text as it is is
+    no input, and no input counts twice: what it does is known.
     """
     rng = np.random.default_rng([seed, 0xC7])
     taken = {name for one in others for name in one} - {name for one in named for name in one}
     free = [unit.name for unit in changes.parts if unit.name not in crux and unit.name not in taken]
     forbidden = [frozenset(one) for one in others]
-    out = []
+    out: dict[tuple[int, ...], frozenset[str]] = {}
     for number in range(inputs):
         if number % 2 == 0:
             rival = [name for one in named for name in one if name not in crux and rng.random() < 0.5]
@@ -236,12 +243,14 @@ def _generate(
         names = beside | (frozenset(crux) - frozenset(kept))
         for one in forbidden:  # no other crux may be wholly changed: it would flip the answer by itself
             names -= one - frozenset(crux) if one <= names else frozenset()
-        ids = changes.substituted(names, 1000 + seed * inputs + number // 2) if names else changes.transcript.before
+        ids = changes.substituted(names, 1000 + seed * inputs + number // 2)
         if isinstance(ids, NotRun):
             return ids
-        if changes.fits(ids):
-            out.append((names, tuple(ids)))
-    return out
+        if changes.fits(ids) and tuple(ids) != tuple(changes.transcript.before):
+            out.setdefault(tuple(ids), names)
+    if not out:
+        return NotRun("no input could be made in which other units are changed")
+    return [(names, ids) for ids, names in out.items()]
 
 
 def _foretold(units: tuple[str, ...], changed: Sequence[frozenset[str]], flips: Sequence[bool]) -> Foretold:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -165,7 +165,9 @@ class Stems:
             room -= sum(len(whole[some[a]]) - int(shared[a]) for a in asked) * self._bytes_each()
             if room < 0:
                 ready, later, asked = list(range(len(todo))), [], []
-            cells = [(some[a], grown[a], min(int(shared[a]), len(whole[some[a]]) - sizes[some[a]])) for a in todo[ready]]
+            cells = [
+                (n, grown[a], min(int(shared[a]), len(whole[n]) - sizes[n])) for a in todo[ready] for n in (some[a],)
+            ]
             new = self._level(cells, whole, sizes, None, keep | {some[a] for a in asked}, out)
             self._keep(new[n] for n in new if n in keep)
             for a in asked:
