@@ -117,9 +117,8 @@ def cruxes(changes: Changes, outside: Outside, *, inputs: int = 12, tested: int 
     if {(unit.name,) for unit in changes.parts} <= set(sets):
         why = NotRun("every unit flips the answer by itself, so none is left that could be changed beside a crux")
         found = [Crux(some, nats[some], why) for some in sets]
-        scores = {who: why for who in ("random", "saliency", "asked")}
-        spent = changes.passes - before
-        return Cruxes(tuple(found), tuple(scores.items()), judge.words, judge.floor(outside), 0, spent, tuple(notes))
+        unheld = tuple((who, why) for who in ("random", "saliency", "asked"))
+        return Cruxes(tuple(found), unheld, judge.words, judge.floor(outside), 0, changes.passes - before, tuple(notes))
     rivals = {"random": _random(changes, first, seed)}
     rivals["saliency"], cost = _salient(changes, len(first))
     rivals["asked"], more = _asked(changes, len(first))

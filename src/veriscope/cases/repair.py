@@ -117,8 +117,8 @@ class Effort:
         dev, test: Held-out logs for choosing a dose, and for measuring what was chosen.
         tokens: Of a remedy, run forward (a step back counts as two): beyond that no further dose or place is tried.
         search: Passes of the plain search where the cause is unknown.
-        passes: Of the case's text, in all: a remedy, a search or a measurement that would begin behind them is not
-            begun, and is `NotRun`. What was begun is finished, so a little more may be spent.
+        work: Tokens times parameters of the model, in all: no remedy is begun beyond that, and no rival measured. What
+            was begun is finished, so a little more may be spent.
         inside: Whether mends inside the model are tried; without them only words and decoding are.
     """
 
@@ -126,7 +126,7 @@ class Effort:
     test: int = 48
     tokens: int = 150_000
     search: float = 60.0
-    passes: float = 400.0
+    work: float = 2e13
     inside: bool = True
 
 
@@ -208,14 +208,18 @@ class _Shop:
 
     @property
     def left(self) -> float:
-        """Passes that may still be spent."""
-        return self.effort.passes - self.asking.passes
+        """Passes of the text that may still be spent."""
+        return self._most / self.asking.length - self.asking.passes
 
     @property
     def late(self) -> NotRun:
         """Why something was not begun."""
-        most = self.effort.passes
-        return NotRun(f"not tried for lack of time: the {most:g} passes of the text that repairs may cost were spent")
+        return NotRun(f"not tried for lack of time: the {self._most:,.0f} tokens that repairs may cost were spent")
+
+    @property
+    def _most(self) -> float:
+        """Tokens that a model of this size may be shown."""
+        return self.effort.work / max(1, self.asking.subject.n_parameters)
 
     @property
     def suspects(self) -> list[Unit]:

@@ -131,7 +131,9 @@ class Stems:
             if watch is not None:  # is shown all behind the base text, so nothing else may be shared
                 root = self._stem()
                 every = [(n, root, min(common(root.ids, ids), len(ids) - sizes[n])) for n, ids in enumerate(whole)]
-                self._keep(self._level(every, whole, sizes, watch, keep, out).values())
+                held = np.cumsum([(len(whole[n]) - start) * (n in keep) for n, _, start in every]) * self._bytes_each()
+                fits = {n for n, *_ in every if n in keep and held[n] <= MOST - self._bytes(self._kept.values())}
+                self._keep(self._level(every, whole, sizes, watch, fits, out).values())
                 return [out[n] for n in range(len(whole))]
             order = sorted(range(len(whole)), key=whole.__getitem__)
             for first in range(0, len(order), TOGETHER):
