@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,12 @@ from torch import Tensor
 
 from veriscope.errors import BadPrompt
 from veriscope.subjects import Subject
+from veriscope.subjects.attention import attending, repeat_heads, shares
 from veriscope.subjects.endings import SPARE, Ending, Endings, Ids, Watch, continuations, ending_of
 from veriscope.subjects.generation import choose
 from veriscope.subjects.replay import Base, Cells, Packed, embed, run_base
 from veriscope.subjects.sweep import logits_of, rows_at_once
+from veriscope.subjects.transformer import first_tensor
 from veriscope.subjects.variations import common, one_batch, pieces
 
 MOST = 2**29  # bytes of keys and values that are kept
@@ -222,22 +225,26 @@ class Stems:
         """The base run with keys and values of several texts, one row each, and the row of every stem."""
         unlike = list(dict.fromkeys(stems))
         rows = [unlike.index(stem) for stem in stems]
-        assert self._run is not None
+        run = self._begun()
         if unlike == [self._stem()]:
-            return self._run, rows
+            return run, rows
         both: dict[str, dict[int, Tensor]] = {"keys": {}, "values": {}}
         for which, kept in both.items():
-            for block, like in getattr(self._run, which).items():
+            for block, like in getattr(run, which).items():
                 kept[block] = like.new_zeros(len(unlike), like.shape[1], stop, like.shape[3])
                 for row, stem in enumerate(unlike):
                     held = stem.held(which, block, stop)
                     kept[block][row, :, : held.shape[1]] = held
-        return replace(self._run, keys=both["keys"], values=both["values"]), rows
+        return replace(run, keys=both["keys"], values=both["values"]), rows
 
     def _stem(self) -> _Stem:
         """The base text as a stem."""
         assert self._root is not None
         return self._root
+
+    def _begun(self) -> Base:
+        assert self._run is not None
+        return self._run
 
     def _base_run(self, longest: int) -> None:
         """Run the base text, padded so that positions of longer texts are known; nothing sees what stands behind it."""
@@ -270,24 +277,35 @@ class Stems:
             self._passes += positions / len(self.base)
             return said
         each, stop = 1 + draws, self.subject._stop_ids()
-        starts = [tuple(ids) for ids in contexts]
-        uniform = torch.rand(len(starts) * each, tokens, generator=torch.Generator().manual_seed(seed))
-        new: list[list[int]] = [[] for _ in range(len(starts) * each)]
-        going = list(range(len(new)))
+        uniform = torch.rand(len(contexts) * each, tokens, generator=torch.Generator().manual_seed(seed))
+        new: list[list[int]] = [[] for _ in range(len(contexts) * each)]
+        going, said = [True] * len(new), _Said(self._engine, self._begun(), self._prefixes(contexts), each)
+        sure = torch.arange(len(new)) % each == 0
+        texts = [list(ids) for ids in contexts for _ in range(each)]
         for step in range(tokens):
-            texts = [(*starts[row // each], *new[row]) for row in going]
-            unlike = {ids: place for place, ids in enumerate(dict.fromkeys(texts))}
-            hidden = self._replayed(list(unlike), [1] * len(unlike), None, frozenset())
-            logits = logits_of(self._engine, torch.cat(hidden), None)[[unlike[ids] for ids in texts]]
-            drawn = uniform[going, step].to(logits.device)
-            sure = torch.tensor([row % each == 0 for row in going], device=logits.device)
-            chosen = torch.where(sure, choose(logits, 0.0, drawn), choose(logits, 1.0, drawn)).tolist()
-            for row, token in zip(going, chosen, strict=True):
-                new[row] += [] if token in stop else [token]
-            going = [row for row, token in zip(going, chosen, strict=True) if token not in stop]
-            if not going:
+            logits = logits_of(self._engine, said.step(texts), None)
+            drawn = uniform[:, step].to(logits.device)
+            likely = choose(logits, 0.0, drawn)
+            chosen = torch.where(sure.to(logits.device), likely, choose(logits, 1.0, drawn)).tolist()
+            for row, token in enumerate(chosen):
+                going[row] = going[row] and token not in stop
+                new[row] += [token] if going[row] else []
+                texts[row].append(token)
+            self._passes += len(new) / len(self.base)
+            if not any(going):
                 break
-        return [new[n * each : (n + 1) * each] for n in range(len(starts))]
+        return [new[n * each : (n + 1) * each] for n in range(len(contexts))]
+
+    def _prefixes(self, contexts: Sequence[Ids]) -> list[dict[str, dict[int, Tensor]]]:
+        """Keys and values of all but the last token of each context."""
+        out = []
+        for ids in contexts:
+            stem = max((self._stem(), *self._kept.values()), key=lambda one: common(one.ids, ids))
+            out.append({
+                which: {n: stem.held(which, n, len(ids) - 1) for n in range(len(self._engine.blocks))}
+                for which in ("keys", "values")
+            })  # fmt: skip
+        return out
 
     def _ready(self, contexts: Sequence[Ids], tokens: int) -> bool:
         """Run the contexts that are not kept; False where they do not fit."""
@@ -322,6 +340,71 @@ class _Told:
                     stem = self.stems[number]
                     kept = stem.keys if name.endswith(".k") else stem.values
                     kept[block] = h[first : first + count].transpose(0, 1).clone()
+
+
+class _Said:
+    """Continuations of several contexts on their way, `each` of every context: one token of all of them at a time.
+
+    A context's keys and values are there once for all of its continuations, which hold their own beside them.
+    """
+
+    def __init__(
+        self, engine: Any, base: Base, prefixes: Sequence[Mapping[str, Mapping[int, Tensor]]], each: int
+    ) -> None:
+        self.engine, self.base, self.prefixes, self.each = engine, base, prefixes, each
+        self._own: dict[int, tuple[Tensor, Tensor]] = {}  # of each block: (row, head, position, d_head)
+
+    def step(self, texts: Sequence[Ids]) -> Float[Tensor, "row d_model"]:
+        """Residual stream behind the last block at the last token of each text, all before it having been run."""
+        device = self.base.batch.ids.device
+        batch = one_batch(texts, self.engine.fill, device)
+        position = torch.tensor([len(ids) - 1 for ids in texts], device=device)
+        inputs = embed(self.engine, batch)[batch.rows.argsort()]
+        hidden = inputs[torch.arange(len(texts), device=device), position]
+        with self.engine.fused():
+            for number, block in enumerate(self.engine.blocks):
+                with attending(partial(self._attend, number, position)):
+                    hidden = first_tensor(block(hidden[None], **self._given(number, position)))[0]
+        return hidden
+
+    def _given(self, number: int, position: Tensor) -> dict[str, Any]:
+        """Arguments of a block at these positions, from those of the base run."""
+
+        def at(name: str, value: Any) -> Any:
+            if name in ("position_ids", "cache_position") and isinstance(value, Tensor):
+                return value[..., position] if value.ndim == 1 else value[:1, position]
+            if name == "position_embeddings" and isinstance(value, tuple):
+                return tuple(part[:1, position] for part in value)
+            return None if "mask" in name else value
+
+        return {name: at(name, value) for name, value in self.base.given[number].items()}
+
+    def _attend(
+        self, number: int, position: Tensor, module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Any,
+        scale: float | None, cap: float | None,
+    ) -> Float[Tensor, "1 row head d_head"]:  # fmt: skip
+        """Attention over each context's keys and over a continuation's own."""
+        heads, width, allowed = q.shape[1], q.shape[-1], self.base.allowed[number]
+        new = [part[0].transpose(0, 1)[:, :, None] for part in (k, v)]
+        own_k, own_v = self._own[number] = tuple(
+            torch.cat(pair, 2) for pair in zip(self._own.get(number, [x[:, :, :0] for x in new]), new, strict=True)
+        )  # type: ignore[assignment]
+        out = []
+        for place, kept in enumerate(self.prefixes):
+            rows = slice(place * self.each, (place + 1) * self.each)
+            far_k, far_v = (repeat_heads(kept[which][number][None], heads)[0] for which in ("keys", "values"))
+            near_k, near_v = (repeat_heads(part[rows], heads).transpose(0, 1) for part in (own_k, own_v))
+            some, long = q[0, :, rows], far_k.shape[1]
+            scores = torch.cat([some @ far_k.transpose(-1, -2), (near_k @ some[..., None])[..., 0]], -1)
+            scores = scores * (width**-0.5 if scale is None else scale)
+            scores = scores if cap is None else torch.tanh(scores / cap) * cap
+            if allowed is not None:
+                seen = allowed[position[rows], : scores.shape[-1]]
+                scores = scores.masked_fill(~seen, torch.finfo(scores.dtype).min)
+            pattern = shares(scores)
+            z = pattern[..., :long] @ far_v + (pattern[..., None, long:] @ near_v)[..., 0, :]
+            out.append(z.transpose(0, 1))
+        return torch.cat(out)[None]
 
 
 def _alike(texts: Sequence[tuple[int, ...]]) -> NDArray[np.int64]:
