@@ -76,7 +76,7 @@ class Cruxes:
             (the model was asked), each with as many units; NotRun with the reason.
         flips: What counts as a flip, in words.
         floor: Irrelevant edits that flip the answer too, and how many were tried.
-        inputs: Generated inputs.
+        inputs: Generated inputs, those that serve several tests once.
         passes: Cost, as in `Outside`.
         notes: What was not searched.
     """
@@ -98,7 +98,8 @@ def cruxes(changes: Changes, outside: Outside, *, inputs: int = 12, tested: int 
     taken out one after the other until it does, and put back where it flips without them.
 
     In half of a crux's inputs it is changed, in the other half not; in all of them 3 other units are changed, of which
-    none is another crux. Changed means neutral words in its place, others than in the search.
+    none is another crux. Changed means neutral words in its place, others than in the search. Inputs without any crux
+    changed serve the test of every crux.
 
     Args:
         inputs: For each crux tested, at most.
@@ -123,24 +124,29 @@ def cruxes(changes: Changes, outside: Outside, *, inputs: int = 12, tested: int 
     rivals["saliency"], cost = _salient(changes, len(first))
     rivals["asked"], more = _asked(changes, len(first))
     extra = cost + more
-    found, scores, made = [], {}, 0
+    alone = {some[0] for some in sets if len(some) == 1}  # never changed beside another crux: they flip it themselves
+    told = [one for one in rivals.values() if not isinstance(one, NotRun)]
+    named = [tuple(name for name in one if name not in alone) for one in told]
+    found, scores, made = [], {}, set[tuple[int, ...]]()
     for number, some in enumerate(sets):
         test: Foretold | NotRun = NotRun(f"only the first {tested} were tested")
         if number < tested:
-            named = [one for one in rivals.values() if not isinstance(one, NotRun)] if number == 0 else []
-            generated = _generate(changes, some, [one for one in sets if one != some], named, inputs, seed + number)
+            generated = _generate(changes, some, [one for one in sets if one != some], named, inputs, seed)
             if isinstance(generated, NotRun):
                 test = generated
             else:
                 flips = [judge(one) for one in changes.run([ids for _, ids in generated])]
                 changed = [names for names, _ in generated]
-                test, made = _foretold(some, changed, flips), made + len(generated)
+                test = _foretold(some, changed, flips)
+                made |= {ids for _, ids in generated}
                 if number == 0:
                     scores = {who: one if isinstance(one, NotRun) else _foretold(one, changed, flips)
                               for who, one in rivals.items()}  # fmt: skip
         found.append(Crux(some, nats[some], test))
     spent = changes.passes - before + extra
-    return Cruxes(tuple(found), tuple(scores.items()), judge.words, judge.floor(outside), made, spent, tuple(notes))
+    return Cruxes(
+        tuple(found), tuple(scores.items()), judge.words, judge.floor(outside), len(made), spent, tuple(notes)
+    )
 
 
 class _Judge:

@@ -273,9 +273,9 @@ class Stems:
     def continued(self, contexts: Sequence[Ids], *, tokens: int, draws: int, seed: int) -> list[list[list[int]]]:
         """The most likely continuation of each context, and then `draws` ones drawn at temperature 1."""
         if self.why_plain or not self._ready(contexts, tokens):
-            said, positions = continuations(self.subject, contexts, tokens=tokens, draws=draws, seed=seed)
+            whole, positions = continuations(self.subject, contexts, tokens=tokens, draws=draws, seed=seed)
             self._passes += positions / len(self.base)
-            return said
+            return whole
         each, stop = 1 + draws, self.subject._stop_ids()
         uniform = torch.rand(len(contexts) * each, tokens, generator=torch.Generator().manual_seed(seed))
         new: list[list[int]] = [[] for _ in range(len(contexts) * each)]
