@@ -27,8 +27,8 @@ from veriscope.cases import Flow, cruxes, find, log_of, outside, shapley, transc
 from veriscope.cases.case import Options, begin, finish
 from veriscope.cases.changes import Changes
 from veriscope.cases.neutral import ENGLISH
-from veriscope.cases.page import write
 from veriscope.cases.repair import repairs
+from veriscope.report.case_page import write
 from veriscope.subjects import Subject, WordReader
 
 Clock = Callable[[], float]

@@ -126,7 +126,7 @@ class Effort:
     test: int = 48
     tokens: int = 150_000
     search: float = 60.0
-    work: float = 2e13
+    work: float = 1e13
     inside: bool = True
 
 
@@ -319,16 +319,18 @@ class _Shop:
 
     def of_search(self, tries: Sequence[Try], budget: float) -> Repair:
         """The best prompt edit as the repair itself, where the cause suggests none."""
-        found = best_within(tries, budget, self.asking.before)
-        if isinstance(found, NotRun):
+        best = best_within(tries, budget, self.asking.before)
+        if isinstance(best, NotRun):
             return Repair(
-                self.cause, "the best prompt edit", "prompt", self.asking.before, found, False, "not run",
-                f"Not run: {found.reason}.", found, found, found, found, 0, 0.0,
+                self.cause, "the best prompt edit", "prompt", self.asking.before, best, False, "not run",
+                f"Not run: {best.reason}.", best, best, best, best, 0, 0.0,
             )  # fmt: skip
-        one, tried = found
+        one, tried = best
         cost = tries[-1].passes
+        found = self.measured(one.mend, tried, cost)
+        self._judged[one.mend.what] = found.side_effects, found.verdict
         return replace(
-            self.measured(one.mend, tried, cost),
+            found,
             notes=("No repair of this cause was to be tried: this is the rival itself.",),
         )
 
