@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks.case import SENTENCES, case, measure
+import time
+
+from benchmarks.case import DEAREST, SENTENCES, case, measure, rest
 
 from veriscope.cases import find, transcript, units
 
@@ -15,3 +17,10 @@ def test_the_case_has_as_many_sentences_as_it_says_and_is_worked_whole() -> None
 
     assert len(units(seen)) == SENTENCES and found["tokens"] == 408
     assert set(found["parts"]) == {"outside", "shapley", "cruxes", "flow", "bare_s"} and found["holds"]
+
+
+def test_the_rest_of_a_case_is_timed_step_by_step() -> None:
+    found = rest(time.process_time, "tiny")
+
+    assert {"outside causes", "causes", "page", f"repairs of {DEAREST}"} <= set(found["seconds"])
+    assert len(found["tried"]) == 3

@@ -223,11 +223,22 @@ def test_cruxes_are_what_decides_and_stand_the_test(worked: tuple[Changes, Outsi
     assert {crux.units for crux in sets.found} >= {(TELLS,), (ASKS,)}
     first = sets.found[0]
     assert first.units in {(TELLS,), (ASKS,)} and first.shown
-    assert sets.floor == (0, 20) and sets.inputs == 24
+    assert sets.floor == (0, 20) and sets.inputs == 18  # of 12 each, 6 change neither crux
     rivals = dict(sets.rivals)
     assert set(rivals) == {"random", "saliency", "asked"} and isinstance(rivals["asked"], NotRun)
     random = rivals["random"]
     assert isinstance(random, Foretold) and not random.low > 0.5
+
+
+def test_no_crux_is_shown_where_nothing_else_can_be_changed() -> None:
+    changes = case("the coin is in the garden . in which room is the coin ? answer :")
+    found = outside(changes, depth=Depth(floor=4, shown=0, tokens=0))
+
+    sets = cruxes(changes, found)
+
+    assert {crux.units for crux in sets.found} == {("s1",), ("s2",)} and sets.inputs == 0
+    assert not any(crux.shown for crux in sets.found) and all(isinstance(one, NotRun) for _, one in sets.rivals)
+    assert isinstance(sets.found[0].test, NotRun) and "every unit flips the answer" in sets.found[0].test.reason
 
 
 def test_two_sentences_that_say_the_same_are_one_crux_of_two() -> None:

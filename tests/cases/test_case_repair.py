@@ -88,6 +88,13 @@ def test_the_trigger_taken_out_repairs_and_a_filler_taken_out_does_not() -> None
     assert other.verdict == "failed" and not other.gone
 
 
+def test_what_time_ran_out_for_is_not_run_and_says_so() -> None:
+    found = repairs("trigger_phrase", case(FLIPPED, "true"), suspects=[TRIGGER], effort=Effort(dev=3, test=6, work=1.0))
+
+    assert [one.verdict for one in found] == ["not run"] * 3
+    assert all("lack of time" in one.sentence and isinstance(one.best_prompt_edit, NotRun) for one in found)
+
+
 @pytest.mark.slow
 def test_without_the_right_answer_nothing_is_called_repaired() -> None:
     (found,) = repairs("trigger_phrase", case(FLIPPED, "true"), suspects=[TRIGGER], effort=QUICK)

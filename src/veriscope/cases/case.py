@@ -56,7 +56,7 @@ class Options:
 
     template: Literal["auto", "chat", "plain"] = "auto"
     depth: Depth = Depth()
-    shapley_passes: float = 16.0
+    shapley_passes: float = 8.0
     expected: tuple[str, ...] = ()
     repair: bool = True
     seed: int = 0

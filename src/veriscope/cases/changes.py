@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
 
 from veriscope.cases.neutral import Neutral, neutral_text, nothing
+from veriscope.cases.stems import Stems
 from veriscope.cases.transcript import Chars, Transcript
 from veriscope.cases.units import PARTS, Unit
 from veriscope.errors import BadPrompt, NotRun
 from veriscope.subjects import Subject
-from veriscope.subjects.endings import Ending, Endings, Watch
+from veriscope.subjects.endings import Ending, Watch
 
 
 class Changes:
@@ -33,7 +34,7 @@ class Changes:
     ) -> None:  # fmt: skip
         self.transcript, self.subject, self.seed = transcript, subject, seed
         self.units = {unit.name: unit for unit in units}
-        self.endings = Endings(subject, [*transcript.before, *transcript.ending[:-1]])
+        self.endings = Stems(subject, [*transcript.before, *transcript.ending[:-1]])
         self._given = neutral
         self._known: dict[tuple[int, ...], Ending] = {}
         self.notes: list[str] = []
@@ -117,12 +118,19 @@ class Changes:
         context = self.subject.context
         return context is None or len(ids) + len(self.transcript.ending) - 1 <= context
 
-    def run(self, contexts: Sequence[Sequence[int]], watch: Watch | None = None) -> list[Ending]:
-        """The strange span behind each context; what was run before is not run again, unless it is watched."""
-        keys = [tuple(ids) for ids in contexts]
+    def run(
+        self, contexts: Sequence[Sequence[int]], watch: Watch | None = None, keep: Collection[Sequence[int]] = ()
+    ) -> list[Ending]:
+        """The strange span behind each context; what was run before is not run again, unless it is watched.
+
+        Args:
+            keep: Contexts that later ones will begin like.
+        """
+        keys, kept = [tuple(ids) for ids in contexts], {tuple(ids) for ids in keep}
         new = keys if watch is not None else [key for key in dict.fromkeys(keys) if key not in self._known]
         if new:
-            found = self.endings.run([(key, self.transcript.ending) for key in new], watch)
+            numbers = [n for n, key in enumerate(new) if key in kept]
+            found = self.endings.run([(key, self.transcript.ending) for key in new], watch, numbers)
             self._known.update(zip(new, found, strict=True))
         return [self._known[key] for key in keys]
 

@@ -76,7 +76,7 @@ class Cruxes:
             (the model was asked), each with as many units; NotRun with the reason.
         flips: What counts as a flip, in words.
         floor: Irrelevant edits that flip the answer too, and how many were tried.
-        inputs: Generated inputs.
+        inputs: Generated inputs, those that serve several tests once.
         passes: Cost, as in `Outside`.
         notes: What was not searched.
     """
@@ -98,10 +98,11 @@ def cruxes(changes: Changes, outside: Outside, *, inputs: int = 12, tested: int 
     taken out one after the other until it does, and put back where it flips without them.
 
     In half of a crux's inputs it is changed, in the other half not; in all of them 3 other units are changed, of which
-    none is another crux. Changed means neutral words in its place, others than in the search.
+    none is another crux. Changed means neutral words in its place, others than in the search. Inputs without any crux
+    changed serve the test of every crux.
 
     Args:
-        inputs: For each crux tested.
+        inputs: For each crux tested, at most.
         tested: Cruxes tested.
         seed: Of the inputs, and of the random rival.
     """
@@ -114,28 +115,38 @@ def cruxes(changes: Changes, outside: Outside, *, inputs: int = 12, tested: int 
     totals = changes.run([changes.removed(some) for some in sets])
     nats = {some: one.total - changes.base.total for some, one in zip(sets, totals, strict=True)}
     first, extra = sets[0], 0.0
+    if {(unit.name,) for unit in changes.parts} <= set(sets):
+        why = NotRun("every unit flips the answer by itself, so none is left that could be changed beside a crux")
+        found = [Crux(some, nats[some], why) for some in sets]
+        unheld = tuple((who, why) for who in ("random", "saliency", "asked"))
+        return Cruxes(tuple(found), unheld, judge.words, judge.floor(outside), 0, changes.passes - before, tuple(notes))
     rivals = {"random": _random(changes, first, seed)}
     rivals["saliency"], cost = _salient(changes, len(first))
     rivals["asked"], more = _asked(changes, len(first))
     extra = cost + more
-    found, scores, made = [], {}, 0
+    alone = {some[0] for some in sets if len(some) == 1}  # never changed beside another crux: they flip it themselves
+    told = [one for one in rivals.values() if not isinstance(one, NotRun)]
+    named = [tuple(name for name in one if name not in alone) for one in told]
+    found, scores, made = [], {}, set[tuple[int, ...]]()
     for number, some in enumerate(sets):
         test: Foretold | NotRun = NotRun(f"only the first {tested} were tested")
         if number < tested:
-            named = [one for one in rivals.values() if not isinstance(one, NotRun)] if number == 0 else []
-            generated = _generate(changes, some, [one for one in sets if one != some], named, inputs, seed + number)
+            generated = _generate(changes, some, [one for one in sets if one != some], named, inputs, seed)
             if isinstance(generated, NotRun):
                 test = generated
             else:
                 flips = [judge(one) for one in changes.run([ids for _, ids in generated])]
                 changed = [names for names, _ in generated]
-                test, made = _foretold(some, changed, flips), made + len(generated)
+                test = _foretold(some, changed, flips)
+                made |= {ids for _, ids in generated}
                 if number == 0:
                     scores = {who: one if isinstance(one, NotRun) else _foretold(one, changed, flips)
                               for who, one in rivals.items()}  # fmt: skip
         found.append(Crux(some, nats[some], test))
     spent = changes.passes - before + extra
-    return Cruxes(tuple(found), tuple(scores.items()), judge.words, judge.floor(outside), made, spent, tuple(notes))
+    return Cruxes(
+        tuple(found), tuple(scores.items()), judge.words, judge.floor(outside), len(made), spent, tuple(notes)
+    )
 
 
 class _Judge:
@@ -220,13 +231,14 @@ def _generate(
 ) -> list[tuple[frozenset[str], tuple[int, ...]]] | NotRun:
     """Inputs with the crux changed and not, in pairs with the same other units changed; in half a rival's units are.
 
-    Where the crux has several units, all but one drawn are changed where it counts as unchanged.
+    Where the crux has several units, all but one drawn are changed where it counts as unchanged. The text as it is is
+    no input, and no input counts twice: what it does is known.
     """
     rng = np.random.default_rng([seed, 0xC7])
     taken = {name for one in others for name in one} - {name for one in named for name in one}
     free = [unit.name for unit in changes.parts if unit.name not in crux and unit.name not in taken]
     forbidden = [frozenset(one) for one in others]
-    out = []
+    out: dict[tuple[int, ...], frozenset[str]] = {}
     for number in range(inputs):
         if number % 2 == 0:
             rival = [name for one in named for name in one if name not in crux and rng.random() < 0.5]
@@ -236,12 +248,14 @@ def _generate(
         names = beside | (frozenset(crux) - frozenset(kept))
         for one in forbidden:  # no other crux may be wholly changed: it would flip the answer by itself
             names -= one - frozenset(crux) if one <= names else frozenset()
-        ids = changes.substituted(names, 1000 + seed * inputs + number // 2) if names else changes.transcript.before
+        ids = changes.substituted(names, 1000 + seed * inputs + number // 2)
         if isinstance(ids, NotRun):
             return ids
-        if changes.fits(ids):
-            out.append((names, tuple(ids)))
-    return out
+        if changes.fits(ids) and tuple(ids) != tuple(changes.transcript.before):
+            out.setdefault(tuple(ids), names)
+    if not out:
+        return NotRun("no input could be made in which other units are changed")
+    return [(names, ids) for ids, names in out.items()]
 
 
 def _foretold(units: tuple[str, ...], changed: Sequence[frozenset[str]], flips: Sequence[bool]) -> Foretold:

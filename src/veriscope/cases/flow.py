@@ -140,7 +140,7 @@ class Flow:
         transcript = changes.transcript
         ids = changes.endings.base
         before, notes = changes.passes, []
-        patches, missing, cost = _patches(changes, outside, patched, blocks, singles)
+        patches, missing, cost = _patches(changes, outside, seen, patched, blocks, singles)
         notes += missing
         if seen.heads is None:
             notes.append("The heads of this model can't be read one by one.")
@@ -172,8 +172,8 @@ class _Seen:
         reads = [Read(site) for site in self.sites]
         run, _ = execute(engine, todo, reads=reads, edits=(), logits=None, grad=False, site=engine.sites)
         self.cost = 1.0
-        self._base = {read.site: run[read][0] for read in reads}
-        self._norm = {site: acts.norm(dim=-1).clamp_min(1e-9) for site, acts in self._base.items()}
+        self.base = {read.site: run[read][0] for read in reads}
+        self._norm = {site: acts.norm(dim=-1).clamp_min(1e-9) for site, acts in self.base.items()}
         whole = [[*ids, *ending[:-1]] for ids in contexts]
         device = subject.device
         self._shift = torch.tensor([len(base) - len(ids) for ids in whole], device=device)
@@ -194,7 +194,7 @@ class _Seen:
         if not bool(rows.any()):
             return
         at, text = at[rows], text[rows]
-        far = ((acts[rows] - self._base[site][at]).norm(dim=-1) / self._norm[site][at]).cpu()
+        far = ((acts[rows] - self.base[site][at]).norm(dim=-1) / self._norm[site][at]).cpu()
         block, tail = int(site.split(".")[1]), site.split(".", 2)[2]
         if is_head:
             assert self.heads is not None
@@ -224,7 +224,7 @@ def _quantile(values: Float[Tensor, "edit *rest"]) -> Float[Tensor, "*rest"]:
 
 
 def _patches(
-    changes: Changes, outside: Outside, patched: int, blocks: int, singles: int
+    changes: Changes, outside: Outside, seen: _Seen, patched: int, blocks: int, singles: int
 ) -> tuple[tuple[SpanPatch, ...], list[str], float]:
     """Patches of the units whose substitution does most, what could not be patched, and the cost."""
     if changes.endings.why_plain:
@@ -239,7 +239,7 @@ def _patches(
         if other is None:
             notes.append(f"{effect.units[0]} was not patched: no neutral text of exactly as many tokens was found.")
             continue
-        found, more = _patch(changes, effect, other, blocks, singles)
+        found, more = _patch(changes, effect, other, seen, blocks, singles)
         out, cost = [*out, *found], cost + more
     return tuple(out), notes, cost
 
@@ -256,27 +256,22 @@ def _as_long(changes: Changes, name: str) -> tuple[int, ...] | None:
 
 
 def _patch(
-    changes: Changes, effect: Effect, other: tuple[int, ...], blocks: int, singles: int
+    changes: Changes, effect: Effect, other: tuple[int, ...], seen: _Seen, blocks: int, singles: int
 ) -> tuple[list[SpanPatch], float]:
-    subject, transcript = changes.subject, changes.transcript
-    engine: Any = subject._engine
-    name, base, n = effect.units[0], changes.endings.base, subject.n_blocks
+    transcript, name, base, n = changes.transcript, effect.units[0], changes.endings.base, changes.subject.n_blocks
     chosen = sorted({int(b) for b in np.linspace(0, n - 1, blocks).round()})
-    reads = [Read(f"blocks.{b}.resid_post") for b in chosen]
-    both = plan([base, [*other, *transcript.ending[:-1]]], batch_tokens=2 * len(base), fill=0, device=subject.device)
-    run, _ = execute(engine, both, reads=reads, edits=(), logits=None, grad=False, site=engine.sites)
-    total = changes.run([other])[0].total - changes.base.total
+    patch = _Whole({f"blocks.{b}.resid_post": seen.base[f"blocks.{b}.resid_post"] for b in chosen})
+    total = changes.run([other], patch)[0].total - changes.base.total
     first, stop = transcript.tokens_of(changes.units[name].spans[0])
     answer = len(base) - len(transcript.ending)
     stretches = {"the unit": (first, min(stop, answer)), "between": (stop, answer), "the answer": (answer, len(base))}
     cells: list[tuple[str, int, tuple[int, int]]] = []
     for where, (a, b) in stretches.items():
-        for read, block in zip(reads, chosen, strict=True):
-            if a < b:
-                far = (run[read][1, a:b] - run[read][0, a:b]).norm(dim=-1)
-                alone = (a + far.topk(min(singles, b - a)).indices).tolist()
-                cells += [(where, block, (a, b)), *((where, block, (t, t + 1)) for t in alone)]
-    nats, cost = _patched(changes, cells, {block: run[read][1:] for read, block in zip(reads, chosen, strict=True)})
+        for block in chosen if a < b else ():
+            far = (patch.acts(block) - seen.base[f"blocks.{block}.resid_post"])[a:b].norm(dim=-1)
+            alone = (a + far.topk(min(singles, b - a)).indices).tolist()
+            cells += [(where, block, (a, b)), *((where, block, (t, t + 1)) for t in alone)]
+    nats, cost = _patched(changes, cells, {block: patch.acts(block)[None] for block in chosen})
     within = isinstance(effect.floor, float) and abs(total) <= effect.floor
     out, sign = [], 1.0 if total >= 0 else -1.0
     for where, (a, b) in stretches.items():
@@ -290,7 +285,23 @@ def _patch(
                         name, where, (a, b), block, nats[own[0]], share, cells[best][2][0], nats[best], len(own) - 1
                     )
                 )
-    return out, cost + 2.0
+    return out, cost
+
+
+class _Whole:
+    """Residual streams of a whole text, of which only what it does not share with the base run is shown."""
+
+    def __init__(self, base: Mapping[str, Float[Tensor, "token d"]]) -> None:
+        self.sites = list(base)
+        self._acts = {site: acts.clone() for site, acts in base.items()}
+
+    def see(
+        self, site: str, acts: Float[Tensor, "row *unit"], text: Int[Tensor, "row"], position: Int[Tensor, "row"]
+    ) -> None:
+        self._acts[site][position] = acts
+
+    def acts(self, block: int) -> Float[Tensor, "token d"]:
+        return self._acts[f"blocks.{block}.resid_post"]
 
 
 def _patched(

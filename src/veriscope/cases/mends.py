@@ -19,10 +19,12 @@ from veriscope.cases.logs import Log, Strange
 from veriscope.cases.neutral import nothing
 from veriscope.cases.transcript import Transcript, read, transcript
 from veriscope.errors import BadPrompt, NotRun
-from veriscope.subjects import Edit, Subject
+from veriscope.subjects import Edit, Read, Subject
 from veriscope.subjects.generation import generate
 from veriscope.subjects.plan import plan
 from veriscope.subjects.run import execute
+from veriscope.subjects.sweep import logits_of as unembedded
+from veriscope.subjects.sweep import why_not
 
 Ids = Sequence[int]
 Kind = Literal["prompt", "tokenizer", "decoding", "activations", "weights", "training"]
@@ -314,12 +316,20 @@ def logits_of(mend: Mend, texts: Sequence[tuple[Ids, Ids]]) -> list[Float[Tensor
         raise BadPrompt(f"A text of {longest} tokens is longer than the context of {context}: shorten it.")
     out: list[Tensor] = [torch.empty(0)] * len(texts)
     room = max(1, LOGITS_AT_ONCE // int(engine.sites["logits"].width))
+    last = Read(f"blocks.{mend.subject.n_blocks - 1}.resid_post")
+    inside = all(edit.site.startswith("blocks.") for edit in mend.edits)
+    short = inside and last.site in engine.sites and not why_not(engine, (), ())  # the rest meets no unembedding
     for some in _groups([len(ids) for ids in whole], room):
         todo = plan([whole[n] for n in some], batch_tokens=room, fill=engine.fill, device=mend.subject.device)
-        run, _ = execute(engine, todo, reads=(), edits=mend.edits, logits="all", grad=False, site=engine.sites)
-        assert run.logits is not None
+        reads: tuple[Read, ...] = (last,) if short else ()
+        run, _ = execute(
+            engine, todo, reads=reads, edits=mend.edits, logits=None if short else "all", grad=False, site=engine.sites
+        )
+        held = run[last] if short else run.logits
+        assert held is not None
         for row, n in enumerate(some):
-            out[n] = run.logits[row, len(whole[n]) - len(texts[n][1]) : len(whole[n])].float().clone()
+            rows = held[row, len(whole[n]) - len(texts[n][1]) : len(whole[n])]
+            out[n] = (unembedded(engine, rows, None) if short else rows).float().clone()
     return out
 
 

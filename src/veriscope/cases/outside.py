@@ -15,7 +15,7 @@ from veriscope.cases.neutral import nothing
 from veriscope.cases.transcript import Transcript
 from veriscope.cases.units import Unit
 from veriscope.errors import NotRun
-from veriscope.subjects.endings import Ending, Watch, continuations
+from veriscope.subjects.endings import Ending, Watch
 
 How = Literal["removal", "substitution", "swap-in"]
 
@@ -202,7 +202,7 @@ def outside(
     place = {ids: number for number, ids in enumerate(contexts)}
     without = {name: place[ids] for name, ids in removals.items()}
     watch = recorder.watch(contexts, without, [place[ids] for *_, ids in irrelevant]) if recorder is not None else None
-    found = changes.run(contexts, watch)
+    found = changes.run(contexts, watch, [removals[unit.name] for unit in changes.parts if unit.name in removals])
     floor = _floor(changes, irrelevant, [found[place[ids]] for *_, ids in irrelevant])
     measure = _Measure(changes, floor)
     alone = [name for name, ids in removals.items() if ids == tuple(nothing(changes.subject))]
@@ -218,12 +218,13 @@ def outside(
     strength = {one.units[0]: -abs(one.nats) for one in effects if one.how == "removal"}
     effects.sort(key=lambda one: strength[one.units[0]])
     strongest = [name for name in sorted(strength, key=strength.__getitem__) if _may_pair(changes, name)]
+    changes.endings.forget([removals[name] for name in strongest[: max(depth.strongest, depth.shown)]])
     pairs = _pairs(changes, measure, strongest[: depth.strongest])
-    said, cost = _continuations(changes, strongest[: depth.shown], depth, seed)
+    said = _continuations(changes, strongest[: depth.shown], depth, seed)
     notes += _what_is_missing(changes, floor)
     return Outside(
         changes.transcript, tuple(changes.units.values()), base.total, tuple(base.nats.tolist()), changes.holds,
-        tuple(effects), tuple(pairs), floor, said, changes.passes - before + cost, tuple(dict.fromkeys(notes)),
+        tuple(effects), tuple(pairs), floor, said, changes.passes - before, tuple(dict.fromkeys(notes)),
     )  # fmt: skip
 
 
@@ -357,27 +358,23 @@ def _pairs(changes: Changes, measure: _Measure, names: Sequence[str]) -> list[Ef
     return sorted(effects, key=lambda one: -abs(one.nats))
 
 
-def _continuations(
-    changes: Changes, names: Sequence[str], depth: Depth, seed: int
-) -> tuple[tuple[Continuation, ...], float]:
+def _continuations(changes: Changes, names: Sequence[str], depth: Depth, seed: int) -> tuple[Continuation, ...]:
     """What the model says with the text as it is and without each of some units."""
     if depth.tokens < 1:
-        return (), 0.0
+        return ()
     transcript, context = changes.transcript, changes.subject.context
     todo: list[tuple[tuple[str, ...], tuple[int, ...]]] = [((), transcript.before)]
     todo += [((name,), changes.removed([name])) for name in names]
     room = depth.tokens if context is None else min(depth.tokens, context - max(len(ids) for _, ids in todo))
     if room < 1:
-        return (), 0.0
-    said, positions = continuations(
-        changes.subject, [ids for _, ids in todo], tokens=room, draws=depth.draws, seed=seed
-    )
+        return ()
+    said = changes.endings.continued([ids for _, ids in todo], tokens=room, draws=depth.draws, seed=seed)
     start = list(transcript.ending[:room])
     out = []
     for (units, _), (sure, *drawn) in zip(todo, said, strict=True):
         again = sum(ids[: len(start)] == start for ids in drawn) / len(drawn) if drawn else float("nan")
         out.append(Continuation(units, _decoded(changes, sure), tuple(_decoded(changes, ids) for ids in drawn), again))
-    return tuple(out), positions / len(changes.endings.base)
+    return tuple(out)
 
 
 def _decoded(changes: Changes, ids: Sequence[int]) -> str:

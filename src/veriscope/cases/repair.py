@@ -117,6 +117,8 @@ class Effort:
         dev, test: Held-out logs for choosing a dose, and for measuring what was chosen.
         tokens: Of a remedy, run forward (a step back counts as two): beyond that no further dose or place is tried.
         search: Passes of the plain search where the cause is unknown.
+        work: Tokens times parameters of the model, in all: no remedy is begun beyond that, and no rival measured. What
+            was begun is finished, so a little more may be spent.
         inside: Whether mends inside the model are tried; without them only words and decoding are.
     """
 
@@ -124,6 +126,7 @@ class Effort:
     test: int = 48
     tokens: int = 150_000
     search: float = 60.0
+    work: float = 1e13
     inside: bool = True
 
 
@@ -164,8 +167,9 @@ def repairs(
     shop = _Shop(asking, suspects, logs, again, effort, cause)
     found = [shop.tried(remedy) for remedy in REMEDIES[cause] if effort.inside or remedy.how not in INSIDE]
     spent += shop.searched
-    budget = max((one.passes + spent for one in found), default=effort.search)
-    tries = search(asking, shop.dev, budget)
+    run = [one.passes + spent for one in found if one.verdict != "not run"]
+    budget = max(run, default=effort.search)
+    tries = search(asking, shop.dev, min(budget, shop.left)) if shop.left > 0 and (run or not found) else ()
     if not found:
         found = [shop.of_search(tries, budget)]
     found = [
@@ -200,6 +204,22 @@ class _Shop:
         self._found: list[Unit] | None = None
         self.searched = 0.0  # passes that it took to suspect a unit: every repair that may use it is charged with them
         self._judged: dict[str, tuple[SideEffects | NotRun, Verdict]] = {}
+        self._was: dict[Words, Outcome] = {}  # of the untouched model on texts near the case
+
+    @property
+    def left(self) -> float:
+        """Passes of the text that may still be spent."""
+        return self._most / self.asking.length - self.asking.passes
+
+    @property
+    def late(self) -> NotRun:
+        """Why something was not begun."""
+        return NotRun(f"not tried for lack of time: the {self._most:,.0f} tokens that repairs may cost were spent")
+
+    @property
+    def _most(self) -> float:
+        """Tokens that a model of this size may be shown."""
+        return self.effort.work / max(1, self.asking.subject.n_parameters)
 
     @property
     def suspects(self) -> list[Unit]:
@@ -235,9 +255,10 @@ class _Shop:
         asking = self.asking
         before = asking.before
         start = asking.passes
-        offered = remedy.make(self)
+        offered = remedy.make(self) if self.left > 0 else self.late
+        tokens = int(min(self.effort.tokens, max(0.0, self.left) * asking.length))
         best = offered if isinstance(offered, NotRun) else chosen(
-            asking, iter(offered), None if isinstance(self.dev, NotRun) else self.dev, self.effort.tokens
+            asking, iter(offered), None if isinstance(self.dev, NotRun) else self.dev, tokens
         )  # fmt: skip
         cost = asking.passes - start
         if isinstance(best, NotRun):
@@ -266,8 +287,9 @@ class _Shop:
         """Texts near the case in which the strange answer is gone and, where it is known, the right one given."""
         hits = n = 0
         for words in self.elsewhere:
-            was = self.asking.outcome(self.asking.plain, words)
-            now = attempted(self.asking, mend, words)
+            if words not in self._was:
+                self._was[words] = self.asking.outcome(self.asking.plain, words)
+            was, now = self._was[words], attempted(self.asking, mend, words)
             if now is not None:
                 n += 1
                 hits += now.gone(was) and now.right is not False
@@ -276,7 +298,12 @@ class _Shop:
     # ---- the rival
 
     def rival(self, tries: Sequence[Try], budget: float) -> PromptEdit | NotRun:
-        """The best prompt edit within a budget, measured like a repair."""
+        """The best prompt edit within a budget, measured like a repair.
+
+        None where time ran out before the budget was spent: a repair would win against half a search.
+        """
+        if self.left <= 0 and (not tries or tries[-1].passes < budget):
+            return self.late
         found = best_within(tries, budget, self.asking.before)
         if isinstance(found, NotRun):
             return found
@@ -292,16 +319,18 @@ class _Shop:
 
     def of_search(self, tries: Sequence[Try], budget: float) -> Repair:
         """The best prompt edit as the repair itself, where the cause suggests none."""
-        found = best_within(tries, budget, self.asking.before)
-        if isinstance(found, NotRun):
+        best = best_within(tries, budget, self.asking.before)
+        if isinstance(best, NotRun):
             return Repair(
-                self.cause, "the best prompt edit", "prompt", self.asking.before, found, False, "not run",
-                f"Not run: {found.reason}.", found, found, found, found, 0, 0.0,
+                self.cause, "the best prompt edit", "prompt", self.asking.before, best, False, "not run",
+                f"Not run: {best.reason}.", best, best, best, best, 0, 0.0,
             )  # fmt: skip
-        one, tried = found
+        one, tried = best
         cost = tries[-1].passes
+        found = self.measured(one.mend, tried, cost)
+        self._judged[one.mend.what] = found.side_effects, found.verdict
         return replace(
-            self.measured(one.mend, tried, cost),
+            found,
             notes=("No repair of this cause was to be tried: this is the rival itself.",),
         )
 
