@@ -7,14 +7,15 @@ from typing import Any
 from veriscope.cases import drawing
 from veriscope.cases.case import Case
 from veriscope.cases.cruxes import Foretold
+from veriscope.cases.exam import right
 from veriscope.cases.words import (
     cause_in_words,
     confusion,
     exam_rows,
     examined_as,
     listed,
+    outdated,
     rate_in_words,
-    right,
     shortened,
     strongest,
     untested,
@@ -249,6 +250,8 @@ def rates(case: Case) -> Html:
     if not rows:
         parts.append(el("p", "Not measured: this version holds no result of `veriscope exam --only cases`."))
         return el("section", parts, id="rates")
+    if outdated():
+        parts.append(el("p", outdated()))
     rivals = sorted({row["who"] for row in rows if not row["who"].startswith("veriscope")})
     lines = []
     for row in (row for row in rows if row["who"] == me):

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
+
 import numpy as np
+from jaxtyping import Float
+from scipy.stats import binomtest
 
 from veriscope.cases.causes.evidence import LEAST_MATCH, Evidence
 from veriscope.cases.causes.findings import Finding
@@ -17,6 +22,7 @@ CROWD = 8  # sentences in which another one can be lost
 TEXTS = 48  # that the model draws, to learn what it takes for usual
 LONGEST = 60  # tokens of each
 USUAL = 0.95
+SLIP, LEAST_TOKENS = 0.01, 6  # in fewer tokens one name is half of all
 UNFORESEEN, MOSTLY = 4.0, 0.5  # nats of a token, and share of such tokens in a prompt that is odd all over
 
 
@@ -88,28 +94,82 @@ def lost_context(evidence: Evidence) -> Finding:
 
 
 def distribution_shift(evidence: Evidence) -> Finding:
-    """The prompt is unlike what the model learned: it costs more nats a token than the model's own texts do."""
-    nats = -evidence.token_nats[1:]
-    if len(nats) < 3:
-        return Finding("distribution_shift", NotRun("the prompt is too short to say how usual it is"))
-    usual = _usual(evidence, len(nats))
-    if not len(usual):
-        return Finding("distribution_shift", NotRun("the model draws no text to compare with"))
-    mine, floor = float(nats.mean()), float(np.quantile(usual, USUAL))
-    odd = float((nats > UNFORESEEN).mean())
-    return Finding("distribution_shift", mine > floor and odd >= MOSTLY, mine, floor, mine, mine, evidence=(
-        f"{odd:.0%} of its tokens have a probability below {np.exp(-UNFORESEEN):.0%} (limit {MOSTLY:.0%}): "
-        + ("it is odd all over." if odd >= MOSTLY else "no more than an odd sentence would."),
-        f"The prompt costs {mine:.2f} nats a token; {USUAL:.0%} of {len(usual)} beginnings of texts that it draws "
-        f"itself cost less than {floor:.2f}.",))  # fmt: skip
+    """The prompt is unlike what the model learned: it costs more nats a token than the model's own texts do.
+
+    Most of the prompt must be odd, or most of the question where the question alone is answered alike: else it is one
+    odd sentence, which is another cause.
+    """
+    whole = _cost(evidence, evidence.token_nats)
+    if isinstance(whole, NotRun):
+        return Finding("distribution_shift", whole)
+    finding = _unlike(whole, "prompt")
+    alone = evidence.ask([evidence.question])[0]
+    if finding.holds or not whole.above or not evidence.core or alone is None or not alone.same:
+        return finding
+    question = _cost(evidence, evidence.nats_of(evidence.question))
+    return finding if isinstance(question, NotRun) else _unlike(question, "question, which is answered alike alone,")
 
 
-def _usual(evidence: Evidence, size: int) -> np.ndarray:
-    """Mean nats a token of texts that the model draws with nothing before them, as long as the prompt (60 at most)."""
+@dataclass(frozen=True)
+class _Cost:
+    """What a text costs beside the model's own.
+
+    Attributes:
+        mine, usual: Nats a token of the text, and what 95% of the model's own stay below.
+        odd, tokens: How many of its tokens are hardly foreseen, of how many.
+        chance: Share of such tokens in the model's own texts.
+        texts: How many of those.
+    """
+
+    mine: float
+    usual: float
+    odd: int
+    tokens: int
+    chance: float
+    texts: int
+
+    @property
+    def above(self) -> bool:
+        """Whether it costs more, and holds more odd tokens than the model's own texts do (exact binomial test)."""
+        return self.mine > self.usual and binomtest(self.odd, self.tokens, self.chance, "greater").pvalue <= SLIP
+
+    @property
+    def mostly(self) -> bool:
+        return self.odd >= MOSTLY * self.tokens
+
+
+def _unlike(cost: _Cost, what: str) -> Finding:
+    return Finding(
+        "distribution_shift", cost.above and cost.mostly, cost.mine, cost.usual, cost.mine, cost.mine, evidence=(
+        f"{cost.odd} of {cost.tokens} tokens have a probability below {np.exp(-UNFORESEEN):.0%} (limit {MOSTLY:.0%}): "
+        + ("it is odd all over." if cost.mostly else "no more than an odd sentence would."),
+        f"The {what} costs {cost.mine:.2f} nats a token; {USUAL:.0%} of {cost.texts} beginnings of texts that it draws "
+        f"itself cost less than {cost.usual:.2f}, and {cost.chance:.0%} of their tokens are as odd.",))  # fmt: skip
+
+
+def _cost(evidence: Evidence, token_nats: Float[np.ndarray, "token"]) -> _Cost | NotRun:
+    """Of a text, the first token left out: nothing tells it."""
+    nats = -token_nats[1:]
+    if len(nats) < LEAST_TOKENS:
+        return NotRun("the prompt is too short to say how usual it is")
+    texts = _drawn(evidence, len(nats))
+    if not texts:
+        return NotRun("the model draws no text to compare with")
+    words = [token for _, ids in texts for token in ids]
+    if max(Counter(words).values()) > len(words) / 2:
+        return NotRun("the model's own texts say one word over and over: any prompt is odd beside them")
+    own = [-found.nats.double().cpu().numpy() for found in evidence.changes.endings.run(texts)]
+    return _Cost(
+        float(nats.mean()), float(np.quantile([one.mean() for one in own], USUAL)), int((nats > UNFORESEEN).sum()),
+        len(nats), float((np.concatenate(own) > UNFORESEEN).mean()), len(texts),
+    )  # fmt: skip
+
+
+def _drawn(evidence: Evidence, size: int) -> list[tuple[list[int], list[int]]]:
+    """Texts that the model draws with nothing before them, as long as a prompt (60 at most): first token, and rest."""
     start = nothing(evidence.subject)
     drawn, _ = continuations(evidence.subject, [start], tokens=min(size + 1, LONGEST), draws=TEXTS, seed=evidence.seed)
-    texts = [([*start, *ids[:1]], ids[1:]) for ids in drawn[0][1:] if len(ids) > 3]
-    return np.array([-float(found.nats.double().mean()) for found in evidence.changes.endings.run(texts)])
+    return [([*start, *ids[:1]], ids[1:]) for ids in drawn[0][1:] if len(ids) > 3]
 
 
 def _share(found: list[bool]) -> float:

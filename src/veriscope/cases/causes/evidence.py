@@ -79,6 +79,24 @@ class Evidence:
         """Whether the strange words are what the user expected."""
         return self.strange in self.expected
 
+    @property
+    def marked(self) -> bool:
+        """Whether somebody called the words strange; else they are the least expected ones."""
+        return self.transcript.strange.found != "least expected"
+
+    @property
+    def reply(self) -> tuple[int, int]:
+        """Tokens of the strange words' turn that stand before them: the first, and one behind the last."""
+        turn, stop = self.transcript.turns[self.transcript.strange.turn], self.transcript.target[0]
+        return (min(self.transcript.tokens_of(turn)[0], stop) if turn is not None else stop), stop
+
+    @property
+    def among_others(self) -> bool:
+        """Whether the reply says anything beside the strange words."""
+        strange = self.transcript.strange
+        text = self.transcript.log.turns[strange.turn].text
+        return bool(text[: strange.start].strip() or text[strange.end :].strip())
+
     @cached_property
     def base(self) -> Said:
         return self.ask([self.context])[0]  # type: ignore[return-value]
@@ -232,7 +250,13 @@ class Evidence:
     @cached_property
     def token_nats(self) -> Float[np.ndarray, "token"]:
         """Log-probability of each token of the context; 0 for the first, which nothing tells."""
-        ids = list(self.transcript.before)
+        return self._nats(self.transcript.before)
+
+    def nats_of(self, context: str) -> Float[np.ndarray, "token"]:
+        """The same of another context; nothing for one that can't be read."""
+        return self._nats(self._read(context) or ())
+
+    def _nats(self, ids: Sequence[int]) -> Float[np.ndarray, "token"]:
         if len(ids) < 2:
             return np.zeros(len(ids))
         found = self.changes.endings.run([(ids[:1], ids[1:])])[0]
