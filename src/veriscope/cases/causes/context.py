@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 
@@ -76,14 +77,14 @@ def lost_context(evidence: Evidence) -> Finding:
     place = np.linspace(0, len(rest) - 1, OTHERS).round().astype(int)
     idle = evidence.ask([evidence.inserted(evidence.core, rest[n].text) for n in place])
     mere = [one.mended for one in idle if one is not None]
-    mends = [one is not None and one.mended and one.word in said for one in (alone, again)]
+    mends = [one is not None and one.mended and _stands(one.word, said) for one in (alone, again)]
     rng = np.random.default_rng([evidence.seed, 0x1C])
     kept = [{*rng.choice(len(rest), FEW, replace=False).tolist()} for _ in range(2 * OTHERS)]
     thin = [evidence.without([u.spans[0] for n, u in enumerate(rest) if n not in some]) for some in kept]
     few, m = evidence.mended(thin)
     share, floor = few / max(m, 1), _share(mere)
     low, high = clopper_pearson(few, m) if m else (0.0, 1.0)
-    return Finding("lost_context", all(mends) and share >= 0.6, share, floor, low, high,
+    return Finding("lost_context", all(mends) and share >= 0.6 and floor <= 0.25, share, floor, low, high,
         tuple(unit.name for unit in needed), (
         f"'{said}' answers the question. Alone before it the answer is '{alone.word if alone else ''}', "
         f"said again at the end '{again.word if again else ''}'.",
@@ -170,6 +171,10 @@ def _drawn(evidence: Evidence, size: int) -> list[tuple[list[int], list[int]]]:
     start = nothing(evidence.subject)
     drawn, _ = continuations(evidence.subject, [start], tokens=min(size + 1, LONGEST), draws=TEXTS, seed=evidence.seed)
     return [([*start, *ids[:1]], ids[1:]) for ids in drawn[0][1:] if len(ids) > 3]
+
+
+def _stands(word: str, text: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) is not None
 
 
 def _share(found: list[bool]) -> float:

@@ -9,17 +9,15 @@ import numpy as np
 from veriscope.cases.causes.evidence import Evidence
 from veriscope.cases.causes.findings import Finding
 from veriscope.errors import NotRun
-from veriscope.subjects.endings import continuations
 
 LEAST_GAP = log(5)  # nats below the most likely word, where nobody said what was expected
 LONGEST_CYCLE = 12  # tokens
 CYCLES, LEAST_LOOP = 3, 12  # repetitions, and tokens of a loop
-OWN_DRAWS, OWN_TOKENS = 20, 40  # a reply of its own costs more than all of 20 others in one case of 21
-LEAST_OWN = 8  # tokens before the strange ones, from which on it can be said whose reply it is
+FOREIGN = 1.645  # standard deviations: a reply that the model drew itself costs more in one case of 20
 _PICKED = NotRun(
     "nobody called these words strange, and the least expected ones of a reply are always an unlikely draw"
 )
-_FOREIGN = NotRun("the reply is unlike what this model draws itself behind these words, so it is hardly its own")
+_FOREIGN = NotRun("the rest of the reply costs more than what this model would draw, so it is hardly its own")
 
 
 def sampling(evidence: Evidence) -> Finding:
@@ -54,7 +52,7 @@ def repetition_loop(evidence: Evidence) -> Finding:
     Source: Learning to Break the Loop (Xu et al. 2022): probability rises with each repetition.
     """
     transcript = evidence.transcript
-    first = evidence.reply[0]
+    first = evidence.reply
     found = loop_of(transcript.ids[max(first, 1) :])
     if found is None:
         return Finding("repetition_loop", False, evidence=("The reply does not end in a loop.",))
@@ -76,21 +74,8 @@ def repetition_loop(evidence: Evidence) -> Finding:
 
 
 def _foreign(evidence: Evidence) -> bool:
-    """Whether what stands before the strange words in their turn costs more nats a token than all replies drawn there.
-
-    Of a reply that somebody else wrote, neither luck nor a habit of this model is the cause.
-    """
-    first, stop = evidence.reply
-    if stop - first < LEAST_OWN:
-        return False
-    tokens = min(stop - first, OWN_TOKENS)
-    before = evidence.transcript.ids[:first]
-    drawn, _ = continuations(evidence.subject, [before], tokens=tokens, draws=OWN_DRAWS, seed=evidence.seed)
-    some = [(before, ids) for ids in drawn[0][1:] if len(ids) >= LEAST_OWN]
-    if len(some) < OWN_DRAWS / 2:
-        return False
-    usual = [-float(one.nats.double().mean()) for one in evidence.changes.endings.run(some)]
-    return -float(evidence.token_nats[first : first + tokens].mean()) > max(usual)
+    """Whether somebody else wrote the reply: then neither luck nor a habit of this model is the cause."""
+    return evidence.foreign is not None and evidence.foreign > FOREIGN
 
 
 def loop_of(ids: tuple[int, ...]) -> tuple[int, int] | None:
