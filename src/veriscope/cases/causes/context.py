@@ -19,6 +19,7 @@ from veriscope.trials.statistics import clopper_pearson
 
 OTHERS = 4
 FEW = 4  # of the crowd, that are left where it is thinned
+MENDED = 0.6  # of the thinned contexts
 CROWD = 8  # sentences in which another one can be lost
 TEXTS = 48  # that the model draws, to learn what it takes for usual
 LONGEST = 60  # tokens of each
@@ -76,20 +77,24 @@ def lost_context(evidence: Evidence) -> Finding:
     again = evidence.ask([evidence.inserted(evidence.core, said)])[0]
     place = np.linspace(0, len(rest) - 1, OTHERS).round().astype(int)
     idle = evidence.ask([evidence.inserted(evidence.core, rest[n].text) for n in place])
-    mere = [one.mended for one in idle if one is not None]
     mends = [one is not None and one.mended and _stands(one.word, said) for one in (alone, again)]
     rng = np.random.default_rng([evidence.seed, 0x1C])
     kept = [{*rng.choice(len(rest), FEW, replace=False).tolist()} for _ in range(2 * OTHERS)]
-    thin = [evidence.without([u.spans[0] for n, u in enumerate(rest) if n not in some]) for some in kept]
-    few, m = evidence.mended(thin)
-    share, floor = few / max(m, 1), _share(mere)
-    low, high = clopper_pearson(few, m) if m else (0.0, 1.0)
-    return Finding("lost_context", all(mends) and share >= 0.6 and floor <= 0.25, share, floor, low, high,
+    thin = evidence.ask([evidence.without([u.spans[0] for n, u in enumerate(rest) if n not in some]) for some in kept])
+    few, m = sum(one.mended for one in thin if one is not None), len([one for one in thin if one is not None])
+    moved, mere = (
+        np.array([evidence.base.nats - one.nats for one in some if one is not None]) for some in (thin, idle)
+    )
+    if not len(moved) or not len(mere):
+        return Finding("lost_context", NotRun("the context is too long for a sentence to be said again"))
+    score, floor = float(np.median(moved)), float(mere.max())
+    holds = all(mends) and few >= MENDED * m and score > floor
+    return Finding("lost_context", holds, score, floor, float(moved.min()), float(moved.max()),
         tuple(unit.name for unit in needed), (
         f"'{said}' answers the question. Alone before it the answer is '{alone.word if alone else ''}', "
         f"said again at the end '{again.word if again else ''}'.",
-        f"Another sentence said again at the end mends it in {sum(mere)} of {len(mere)} cases.",
-        f"With {FEW} of the other sentences left it is answered rightly in {few} of {m} cases.",
+        f"With {FEW} of the other sentences left it is answered rightly in {few} of {m} cases, and the strange words "
+        f"lose {score:.1f} nats (median); another sentence said again at the end takes {floor:.1f} nats at most.",
         f"{len(units)} sentences stand before the question.",
     ))  # fmt: skip
 
