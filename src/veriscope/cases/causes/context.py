@@ -137,7 +137,7 @@ class _Cost:
     @property
     def above(self) -> bool:
         """Whether it costs more, and holds more odd tokens than the model's own texts do (exact binomial test)."""
-        return self.mine > self.usual and binomtest(self.odd, self.tokens, self.chance, "greater").pvalue <= SLIP
+        return self.mine > self.usual and bool(binomtest(self.odd, self.tokens, self.chance, "greater").pvalue <= SLIP)
 
     @property
     def mostly(self) -> bool:
