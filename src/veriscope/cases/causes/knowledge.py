@@ -69,7 +69,7 @@ def _belief(evidence: Evidence) -> Finding | None:
     for span in _places(evidence):
         said = _answers(evidence, span)
         same = sum(word == evidence.strange for _, word in said)
-        kinds = len({word for _, word in said})
+        kinds = len({evidence.strange, *(word for _, word in said)})
         like = {evidence.strange, *evidence.expected, *evidence.neighbours(evidence.strange, LIKE)}
         fits = sum(word in like for _, word in said)
         if kinds >= 3 and fits >= 0.7 * len(said) and same <= len(said) / 2:
@@ -86,6 +86,8 @@ def _verdict(evidence: Evidence) -> Finding | None:
     spans = [span for span in evidence.words((evidence.core, len(evidence.context)))
              if evidence.token_of(evidence.context[slice(*span)]) and span[1] - span[0] > 2]  # fmt: skip
     labels = {evidence.strange, *evidence.expected}
+    if len({evidence.stands(label, (evidence.core, len(evidence.context))) is None for label in labels}) > 1:
+        return None  # a verdict's words are offered together or not at all: else one of them is copied
     for span in spans[: -SLOTS - 1 : -1]:
         own = evidence.context[slice(*span)]
         others = evidence.neighbours(own, VALUES)
