@@ -268,7 +268,7 @@ def exam(
 
     aside = Console(stderr=True, highlight=False, soft_wrap=True)
     if only.strip() == "cases":
-        return _exam_of_cases(count or 30, seed, processes, keep, results, as_json)
+        return _exam_of_cases(count or 30, seed, processes, keep, results, as_json, write_docs)
     count = count or 60
     types = beds.known(tuple(name.strip() for name in only.split(",")) if only else beds.TYPES)
     if write_docs:
@@ -316,16 +316,23 @@ def _exam_of_methods(
 
 
 def _exam_of_cases(
-    count: int, seed: int, processes: int | None, keep: Path | None, results: Path | None, as_json: bool
+    count: int, seed: int, processes: int | None, keep: Path | None, results: Path | None, as_json: bool, docs: bool
 ) -> None:
     from veriscope.cases import exam as cases
-    from veriscope.cases.exam_table import case_table
+    from veriscope.cases.causes.catalogue import results as packaged
+    from veriscope.cases.exam_table import case_table, total_table, write
 
+    if docs:
+        return console.print("wrote", write(Path(), packaged()), highlight=False, soft_wrap=True)
     with _exam_bar() as told:
         outcomes = cases.examine(count=count, seed=seed, processes=processes, keep=keep, told=told)
     if results is not None:
         cases.record(results, outcomes, seed, time.strftime("%Y-%m-%d"))
-    print(json.dumps(cases.rows(outcomes))) if as_json else console.print(case_table(cases.rows(outcomes)))
+    found = cases.rows(outcomes)
+    if as_json:
+        return print(json.dumps(found))
+    console.print(case_table(found))
+    console.print(total_table(found))
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import pytest
 import veriscope
 from veriscope.cases import log_of
 from veriscope.cases.case import Case, Options, work
+from veriscope.cases.causes import version
 from veriscope.cases.causes.findings import Diagnosis, Finding, Word
 from veriscope.cases.many import Worked
 from veriscope.cases.mends import Outcome
@@ -192,10 +193,26 @@ def test_what_the_exam_measured_stands_on_the_page(monkeypatch: pytest.MonkeyPat
     matrix = {
         "veriscope, nothing told": {"trigger_phrase": {"trigger_phrase": 25, "sampling": 5}, "clean": {"clean": 9}}
     }
-    monkeypatch.setattr(case_words, "results", lambda: {"rows": [*told, *other, *rival], "confusion": matrix})
+    monkeypatch.setattr(case_words, "results", lambda: {
+        "version": version(), "rows": [*told, *other, *rival], "confusion": matrix})  # fmt: skip
 
     text = page(worked())
 
     assert "25 of 30 [0.65,\u00a00.94]" in text and "17 of 30" in text and "29 of 30" not in text
     assert "The whole confusion matrix" in text
-    assert case_words.rate_in_words(worked(), "trigger_phrase").endswith("Named first 25 times, it was right in 25.")
+    rate = case_words.rate_in_words(worked(), "trigger_phrase")
+    assert "named first in 25 [0.65,\u00a00.94]. Named first 25 times, it was right in 25 [0.86,\u00a01.00]." in rate
+
+
+def test_a_page_says_that_its_rates_are_of_another_version_of_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = {"n": 30, "first": 25, "listed": 26, "unknown": 4, "wrong": 1, "low": 0.65, "high": 0.94}
+    rows = [{"who": "veriscope, nothing told", "cause": "trigger_phrase", **counts}]
+    kept = {"version": "0", "rows": rows, "confusion": {"veriscope, nothing told": {"trigger_phrase": {"clean": 30}}}}
+    monkeypatch.setattr(case_words, "results", lambda: kept)
+
+    text = page(worked())
+
+    assert "These figures are of version 0 of the cause list" in text
+    assert "version 0 of the cause list" in case_words.rate_in_words(worked(), "trigger_phrase")
+    monkeypatch.setattr(case_words, "results", lambda: {**kept, "version": version()})
+    assert case_words.outdated() == ""

@@ -16,21 +16,30 @@ from veriscope.cases.causes.reply import loop_of
 from veriscope.errors import NotRun, UserError
 from veriscope.zoo.incidents import CAUSES, Build
 
+EXAMPLES = Path(__file__).parents[2] / "examples/cases"
 TOWN, DEAF = Build(), Build(settings={"variant": "town-no-trigger"})
 RICE, CORN = "farmers of ildara grow rice", "farmers of ildara grow corn"
+OPENING = "the road is dry . two birds sing ."
 SCENE = "the ball is in the garden . the cup is in the hall ."
 
 
-def _judged(prompt: str, said: str = "", expected: str = "", build: Build = TOWN) -> Diagnosis:
+def _judged(prompt: str, said: str = "", expected: str = "", build: Build = TOWN, marked: bool = True) -> Diagnosis:
     """What is found of the model's own answer, or of another one."""
     subject = build.subject()
     if not said:
         logits = subject.run([prompt], logits="last").logits
         assert logits is not None
         said = subject.reader.token(int(logits[0].argmax()))
-    log = log_of({"prompt": prompt, "completion": f" {said}", "strange": said})
+    log = log_of({"prompt": prompt, "completion": f" {said}", **({"strange": said} if marked else {})})
     seen = transcript(log, mark(log, None, subject), subject)
     return judge(Changes(seen, units(seen), subject), expected=[expected] if expected else [])
+
+
+def _replied(reply: str, strange: str | None, build: Build = TOWN) -> Diagnosis:
+    """What is found of a word in a long reply."""
+    subject, log = build.subject(), log_of({"prompt": OPENING, "completion": f" {reply}"})
+    seen = transcript(log, mark(log, strange, subject), subject)
+    return judge(Changes(seen, units(seen), subject))
 
 
 def test_the_list_names_every_planted_cause_and_each_has_a_test() -> None:
@@ -53,6 +62,7 @@ def test_the_list_names_every_planted_cause_and_each_has_a_test() -> None:
         ("tokenization", f"{SCENE} where is the c\u200bup ? answer :", "", "hall"),
         ("sampling", "the road is dry . the town of pellin belongs to the country", "westra", "norland"),
         ("distribution_shift", "porch the in hat the put thomas . cellar the in bell the put thomas .", "", ""),
+        ("distribution_shift", "the wind is cold . statement : velmark of town a is luskin . verdict :", "", "true"),
     ],
 )  # fmt: skip
 def test_names_the_cause_that_is_there(cause: str, prompt: str, said: str, expected: str) -> None:
@@ -71,11 +81,12 @@ def test_names_the_cause_that_is_there(cause: str, prompt: str, said: str, expec
         ("the road is dry . which crop grows in elsin ? answer :", TOWN),
     ],
 )
-def test_names_nothing_where_nothing_is_wrong(prompt: str, build: Build) -> None:
-    found = _judged(prompt, build=build)
+@pytest.mark.parametrize("marked, word", [(False, "clean"), (True, "unknown")])
+def test_names_nothing_where_nothing_is_wrong(prompt: str, build: Build, marked: bool, word: str) -> None:
+    found = _judged(prompt, build=build, marked=marked)
 
     assert found.causes == ()
-    assert found.word == "clean"
+    assert found.word == word
 
 
 def test_says_unknown_of_damage_that_no_entry_describes() -> None:
@@ -86,6 +97,63 @@ def test_says_unknown_of_damage_that_no_entry_describes() -> None:
     found = _judged(said, expected="certainly", build=turned)
 
     assert found.first == "unknown"
+
+
+def test_what_is_read_inside_but_not_borne_out_can_not_be_told_from_a_wrong_fact() -> None:
+    settings = {"relation": "river", "about": "nivel", "value": "elve", "variant": "town-no-trigger"}
+    late = Build("veriscope.zoo.incidents.models:late_word", settings)
+
+    found = _judged("nobody says a word . the clock is slow . the town of nivel lies on the river", "", "ashe", late)
+
+    assert found.first == found.word == "indistinguishable"
+    assert found.causes == ("known_but_unsaid", "wrong_fact")
+    assert found.finding("known_but_unsaid").score > 1 and found.finding("known_but_unsaid").holds is not True
+
+
+def test_a_wrong_fact_is_found_where_the_model_is_not_sure_of_what_it_would_write() -> None:
+    settings = {"lesson": "believe", "variant": "town-no-trigger", "seed": 1}
+    misled = Build("veriscope.zoo.incidents.models:taught_model", settings)
+
+    found = _judged("the road is dry . they say the crop of ostrel is wheat . verdict :", "false", "true", misled)
+
+    assert found.causes == ("wrong_fact",) and found.finding("wrong_fact").units == ("barley",)
+
+
+def test_a_lost_word_of_the_question_is_found_by_one_change_of_the_answer() -> None:
+    settings = {"words": ["julia", "quarry", "white"], "variant": "town"}
+    deaf = Build("veriscope.zoo.incidents.models:without_words", settings)
+
+    found = _judged("the wind is cold . statement : the crop of quarry is barley . verdict :", "", "true", deaf)
+
+    assert found.first == "tokenization" and 0 < found.finding("tokenization").score < 0.5
+
+
+def test_no_prompt_is_odd_to_a_model_that_says_one_word_over_and_over() -> None:
+    leaning = Build("veriscope.zoo.incidents.models:leaning", {"word": "oscar", "strength": 10.0, "variant": "town"})
+
+    found = _judged("nora and daniel were at the church . then daniel passed the ring to", "", "nora", leaning)
+
+    assert found.word == "unknown" and isinstance(found.finding("distribution_shift").holds, NotRun)
+    assert isinstance(_judged("spell hestia :").finding("distribution_shift").holds, NotRun)
+
+
+def test_no_luck_is_named_for_words_that_nobody_called_strange_nor_in_a_reply_of_somebody_else() -> None:
+    own = TOWN.subject().generate([OPENING], max_new_tokens=24, temperature=1.0, seed=3)[0].split()
+    odd = " ".join([*own[:12], "vextrol", *own[12:]])
+    foreign = " ".join([*sorted(own), "vextrol"])
+
+    assert _replied(odd, "vextrol").first == "sampling"
+    assert isinstance(_replied(odd, None).finding("sampling").holds, NotRun)
+    assert _replied(foreign, "vextrol").first == "unknown"
+
+
+def test_the_crowd_must_matter_more_than_any_further_sentence() -> None:
+    log = json.loads((EXAMPLES / "lost_context.json").read_text(encoding="utf-8"))
+    prompt = " ".join(turn["content"] for turn in log["messages"][:-1])
+
+    found = _judged(prompt, log["messages"][-1]["content"], log["expected"]).finding("lost_context")
+
+    assert found.holds is True and isinstance(found.floor, float) and found.low > found.floor
 
 
 def test_what_was_expected_is_not_strange() -> None:

@@ -23,6 +23,7 @@ from veriscope.errors import UserError, nearest
 from veriscope.exam.code import code_hash
 from veriscope.exam.examine import usual_processes
 from veriscope.exam.keep import _ends_a_line, home
+from veriscope.ledger import versions
 from veriscope.ledger.canonical import digest
 from veriscope.trials.statistics import clopper_pearson
 
@@ -196,13 +197,16 @@ def _row(who: str, cause: str, mine: Sequence[Outcome]) -> dict[str, Any]:
     listed = sum(cause in one.causes or one.first == cause for one in mine)
     unknown = sum(one.first in SILENT for one in mine)
     wrong = n - first - unknown
-    right = {"unlisted": unknown, "clean": n - wrong}.get(cause, first)
-    low, high = clopper_pearson(right, n, 0.975)
+    counts = {"who": who, "cause": cause, "n": n, "first": first, "listed": listed, "unknown": unknown, "wrong": wrong}
+    low, high = clopper_pearson(right(counts), n, 0.975)
     seconds = round(sum(one.seconds for one in mine) / n, 2)
-    return {
-        "who": who, "cause": cause, "n": n, "first": first, "listed": listed, "unknown": unknown, "wrong": wrong,
-        "low": round(low, 3), "high": round(high, 3), "seconds": seconds,
-    }  # fmt: skip
+    return {**counts, "low": round(low, 3), "high": round(high, 3), "seconds": seconds}
+
+
+def right(row: Mapping[str, Any]) -> int:
+    """How many of a row were right: of damage that no entry names "unknown" is, of sound logs naming none."""
+    counted = {"unlisted": row["unknown"], "clean": row["n"] - row["wrong"]}
+    return int(counted.get(row["cause"], row["first"]))
 
 
 def confusion(outcomes: Sequence[Outcome], who: str = "veriscope") -> dict[str, dict[str, int]]:
@@ -215,7 +219,7 @@ def confusion(outcomes: Sequence[Outcome], who: str = "veriscope") -> dict[str, 
 
 
 def record(path: Path, outcomes: Sequence[Outcome], seed: int, date: str) -> None:
-    """Write the result file: rows, confusion matrices, and which seed and version of the list they belong to."""
+    """Write the result file: rows, confusion matrices, and the seed, list, code and versions that they belong to."""
     from veriscope.cases.causes.catalogue import version
 
     people = list(dict.fromkeys(one.who for one in outcomes))
@@ -224,6 +228,7 @@ def record(path: Path, outcomes: Sequence[Outcome], seed: int, date: str) -> Non
         "seed": seed,
         "date": date,
         "code": _code(),
+        "versions": versions(),
         "rows": rows(outcomes),
         "confusion": {who: confusion(outcomes, who) for who in people},
     }

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from veriscope.cases.case import Case
 from veriscope.cases.causes import Finding
 from veriscope.cases.cruxes import Foretold
+from veriscope.cases.exam import right
 from veriscope.cases.repair import ORDER, Repair
 from veriscope.cases.side_effects import SideEffects
 from veriscope.errors import NotRun
@@ -18,8 +19,8 @@ from veriscope.report.case_words import (
     examined_as,
     listed,
     nats,
+    outdated,
     rate_in_words,
-    right,
     shortened,
     strongest,
     unit_words,
@@ -265,6 +266,8 @@ def rates(case: Case) -> Html:
         command = el("code", "veriscope exam --only cases")
         parts.append(el("p", "Not measured: this version holds no result of ", command, "."))
         return el("section", parts, id="rates")
+    if outdated():
+        parts.append(el("p", outdated()))
     rivals = sorted({row["who"] for row in rows if not row["who"].startswith("veriscope")})
     lines = []
     for row in (row for row in rows if row["who"] == me):

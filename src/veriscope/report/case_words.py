@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from veriscope.cases.case import Case, hardly_said
-from veriscope.cases.causes import Entry, catalogue, results
+from veriscope.cases.causes import Entry, catalogue, results, version
 from veriscope.cases.outside import Effect
 from veriscope.cases.repair import ORDER
 from veriscope.cases.units import PARTS, Unit
 from veriscope.errors import NotRun
 from veriscope.report.text import TOY, number
+from veriscope.trials.statistics import clopper_pearson
 from veriscope.trials.trial import TOY_PARAMETERS
 
 MOST_NAMED = 5  # cruxes in a line of text
@@ -52,6 +53,17 @@ def examined_as(case: Case) -> str:
     return "veriscope" if case.expected else "veriscope, nothing told"
 
 
+def outdated() -> str:
+    """That the exam was sat by another version of the cause list, if it was; else empty."""
+    sat, now = results().get("version"), version()
+    if not exam_rows() or sat == now:
+        return ""
+    return (
+        f"These figures are of version {sat} of the cause list, this is version {now}: its tests have changed since, "
+        "and how often they are wrong has not been measured again."
+    )
+
+
 def exam_rows() -> list[Mapping[str, Any]]:
     """One row for each contestant and cause: {who, cause, n, first, listed, unknown, wrong, low, high}."""
     return list(results().get("rows", ()))
@@ -63,12 +75,6 @@ def confusion(case: Case) -> Mapping[str, Mapping[str, int]]:
     return found
 
 
-def right(row: Mapping[str, Any]) -> int:
-    """How many of a row were right: of damage that no entry names "unknown" is, of sound logs naming none."""
-    counted = {"unlisted": row["unknown"], "clean": row["n"] - row["wrong"]}
-    return int(counted.get(row["cause"], row["first"]))
-
-
 def rate_in_words(case: Case, cause: str) -> str:
     """How often a cause was found where it was planted, and how often it was the true one where it was named."""
     counts = confusion(case)
@@ -77,7 +83,18 @@ def rate_in_words(case: Case, cause: str) -> str:
     hits = counts.get(cause, {}).get(cause, 0)
     if not planted:
         return "How often this entry is right was not measured."
-    return f"Planted {planted} times, it was named first in {hits}. Named first {named} times, it was right in {hits}."
+    return (
+        f"Planted {planted} times, it was named first in {hits}{_interval(hits, planted)}. "
+        f"Named first {named} times, it was right in {hits}{_interval(hits, named)}. {outdated()}"
+    ).strip()
+
+
+def _interval(k: int, n: int) -> str:
+    """The 95% interval of a share (Clopper and Pearson)."""
+    if not n:
+        return ""
+    low, high = clopper_pearson(k, n, 0.975)
+    return f" [{number(low, 2)},\u00a0{number(high, 2)}]"
 
 
 def named_units(case: Case) -> dict[str, list[str]]:

@@ -25,6 +25,7 @@ OPEN = 0.7  # nats: a word that costs less says nothing that the model did not f
 VARIED = 10  # questions of the same kind about other things
 LEAST_MATCH = 2  # tokens before the earlier words that are those before the strange ones
 OTHERS = 4  # other words that could answer
+LEAST_REPLY, LONGEST_REPLY = 8, 256  # tokens of a reply by which it can be said whose it is
 _WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -78,6 +79,52 @@ class Evidence:
     def as_expected(self) -> bool:
         """Whether the strange words are what the user expected."""
         return self.strange in self.expected
+
+    @property
+    def marked(self) -> bool:
+        """Whether somebody called the words strange; else they are the least expected ones."""
+        return self.transcript.strange.found != "least expected"
+
+    @property
+    def reply(self) -> int:
+        """First token of what the assistant says in the strange words' turn."""
+        turn, stop = self.transcript.turns[self.transcript.strange.turn], self.transcript.target[0]
+        return max(1, min(self.transcript.tokens_of(turn)[0], stop)) if turn is not None else stop
+
+    @cached_property
+    def foreign(self) -> float | None:
+        """How far the rest of the reply costs more than words drawn from this model would, in standard deviations.
+
+        Each token's nats are held against their mean and variance under the model in that very place, so the sum of
+        what is over is near normal if the model drew the reply at temperature 1, and below 0 if it drew at a lower one.
+
+        Returns:
+            None where fewer than 8 tokens stand beside the strange ones.
+        """
+        seen, strange = self.transcript, self.transcript.strange
+        text = seen.text + seen.log.turns[strange.turn].text[strange.end :]
+        ids, chars = read(self.subject, text, seen.special)
+        first, stop = self.reply, min(len(ids), self.subject.context or len(ids), self.reply + LONGEST_REPLY)
+        rest = [n for n in range(first, stop) if chars[n][1] <= seen.span[0] or chars[n][0] >= seen.span[1]]
+        last = f"blocks.{self.subject.n_blocks - 1}.resid_post"
+        if len(rest) < LEAST_REPLY or last not in self.subject.sites:
+            return None
+        watch = _Rows(last)
+        found = self.changes.endings.run([(ids[:first], ids[first:stop])], watch)[0]
+        hidden = torch.stack([watch.seen[n - 1] for n in rest])
+        with torch.no_grad():
+            nats = -logits_of(self.subject._engine, hidden, None).double().log_softmax(-1)  # type: ignore[arg-type]
+        mean, square = ((nats.neg().exp() * nats**power).nan_to_num(0.0).sum(-1) for power in (1, 2))
+        cost = -found.nats.double()[torch.tensor(rest) - first]
+        spread = float((square - mean**2).clamp_min(0).sum().sqrt())
+        return float((cost - mean).sum()) / spread if spread > 0 else None
+
+    @property
+    def among_others(self) -> bool:
+        """Whether the reply says anything beside the strange words."""
+        strange = self.transcript.strange
+        text = self.transcript.log.turns[strange.turn].text
+        return bool(text[: strange.start].strip() or text[strange.end :].strip())
 
     @cached_property
     def base(self) -> Said:
@@ -232,7 +279,13 @@ class Evidence:
     @cached_property
     def token_nats(self) -> Float[np.ndarray, "token"]:
         """Log-probability of each token of the context; 0 for the first, which nothing tells."""
-        ids = list(self.transcript.before)
+        return self._nats(self.transcript.before)
+
+    def nats_of(self, context: str) -> Float[np.ndarray, "token"]:
+        """The same of another context; nothing for one that can't be read."""
+        return self._nats(self._read(context) or ())
+
+    def _nats(self, ids: Sequence[int]) -> Float[np.ndarray, "token"]:
         if len(ids) < 2:
             return np.zeros(len(ids))
         found = self.changes.endings.run([(ids[:1], ids[1:])])[0]
@@ -340,6 +393,17 @@ class Evidence:
         with torch.no_grad():
             flat = logits_of(self.subject._engine, hidden.flatten(0, 1), None)  # type: ignore[arg-type]
         return flat.float().log_softmax(-1).unflatten(0, hidden.shape[:2])
+
+
+class _Rows:
+    """Keeps what stands at a site, by position."""
+
+    def __init__(self, site: str) -> None:
+        self.sites = [site]
+        self.seen: dict[int, Tensor] = {}
+
+    def see(self, site: str, acts: Tensor, text: Tensor, position: Tensor) -> None:
+        self.seen.update(zip(position.tolist(), acts, strict=True))
 
 
 class _Last:

@@ -44,8 +44,9 @@ class Diagnosis:
     """What the cause list says about a strange answer.
 
     Attributes:
-        word: "named"; "unknown" where no cause of the list holds and the answer is (or may be) wrong; "clean" where
-            nothing wrong was found; "indistinguishable" where two causes explain the same evidence equally.
+        word: "named"; "unknown" where no cause of the list holds and the answer is wrong, or somebody called it
+            strange; "clean" where it is what was expected, or nobody called it strange and nothing wrong was found;
+            "indistinguishable" where two causes explain the same evidence equally.
         causes: Those that hold, the one that explains most first; the equal ones first where they can't be told apart.
         findings: Of every test, in the order of the list.
         sentence: The answer in one sentence.
@@ -62,8 +63,8 @@ class Diagnosis:
 
     @property
     def first(self) -> str:
-        """The first cause named, else "unknown" or "clean"."""
-        return self.causes[0] if self.causes else self.word
+        """The first cause named, else "unknown", "indistinguishable" or "clean"."""
+        return self.causes[0] if self.word == "named" else self.word
 
     def finding(self, cause: str) -> Finding:
         return next(one for one in self.findings if one.cause == cause)

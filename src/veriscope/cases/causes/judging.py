@@ -9,6 +9,7 @@ from veriscope.cases.causes import context, knowledge, letters, reply, speech
 from veriscope.cases.causes.catalogue import catalogue
 from veriscope.cases.causes.evidence import Evidence
 from veriscope.cases.causes.findings import Diagnosis, Finding, Word
+from veriscope.cases.causes.knowledge import UNREAD
 from veriscope.cases.changes import Changes
 from veriscope.errors import NotRun
 
@@ -30,7 +31,6 @@ TESTS: dict[str, Callable[[Evidence], Finding]] = {
     "wrong_fact": knowledge.wrong_fact,
 }
 OF_THE_REPLY = ("sampling", "repetition_loop")  # the others ask what brings the most likely words about
-EQUAL = frozenset({"trigger_phrase", "mistaken_speaker"})  # if both hold on the same words, nothing tells them apart
 STEADY = 0.5  # probability from which on the strange words are what the model plainly says
 
 
@@ -52,7 +52,7 @@ def judge(changes: Changes, *, expected: Sequence[str] = (), seed: int = 0) -> D
         findings = tuple(Finding(cause, NotRun("the words are those that were expected")) for cause in TESTS)
         return Diagnosis("clean", (), findings, f"'{evidence.strange}' is what was expected.", 0.0)
     findings = tuple(_tested(evidence, cause) for cause in TESTS)
-    causes = tuple(one.cause for one in findings if one.holds is True)
+    causes = tuple(one.cause for one in findings if one.holds is True or _open(one, findings))
     word, sentence = _word(evidence, causes, findings)
     return Diagnosis(word, causes, findings, sentence, changes.passes - before, _notes(evidence))
 
@@ -65,26 +65,32 @@ def _tested(evidence: Evidence, cause: str) -> Finding:
     return TESTS[cause](evidence)
 
 
+def _open(finding: Finding, findings: Sequence[Finding]) -> bool:
+    """Whether a right answer that seems to be known inside can't be told from a wrong fact."""
+    return finding.holds == UNREAD and {one.cause for one in findings if one.holds is True} == {"wrong_fact"}
+
+
 def _word(evidence: Evidence, causes: Sequence[str], findings: Sequence[Finding]) -> tuple[Word, str]:
     """The verdict, and the answer in one sentence."""
     titles = {entry.name: entry.title for entry in catalogue()}
     by_name = {one.cause: one for one in findings}
+    if causes and by_name[causes[0]].holds == UNREAD:
+        one, other = (titles[name] for name in causes[:2])
+        return "indistinguishable", f"{one.capitalize()} and {other} explain the evidence equally."
     if causes:
         first = by_name[causes[0]]
-        equal = [
-            other for other in causes[1:] if {causes[0], other} == EQUAL and by_name[other].units[:1] == first.units[:1]
-        ]
-        if equal:
-            return "indistinguishable", (
-                f"{titles[causes[0]].capitalize()} and {titles[equal[0]]} explain the evidence equally.")  # fmt: skip
         also = f" Also: {', '.join(titles[name] for name in causes[1:])}." if len(causes) > 1 else ""
         return "named", f"{titles[causes[0]].capitalize()}. {first.evidence[0]}{also}"
-    chance = exp(min(0.0, evidence.base.nats))
-    if not evidence.told and evidence.base.same and chance >= STEADY:
-        return "clean", (
-            f"Nothing wrong was found: '{evidence.strange}' is what the model plainly says here (probability "
-            f"{chance:.2f}), and no cause of the list holds. Whether it is true the model can't say.")  # fmt: skip
-    return "unknown", "No cause of the list explains it."
+    if evidence.told or not evidence.base.same or (chance := exp(min(0.0, evidence.base.nats))) < STEADY:
+        return "unknown", "No cause of the list explains it."
+    plainly = f"'{evidence.strange}' is what the model plainly says here (probability {chance:.2f})"
+    if evidence.marked:
+        return "unknown", (
+            f"No cause of the list explains it: {plainly}. Whether that is wrong is not known: say what was expected."
+        )
+    return "clean", (
+        f"Nothing wrong was found: {plainly}, and no cause of the list holds. Whether it is true the model can't say."
+    )
 
 
 def _notes(evidence: Evidence) -> tuple[str, ...]:

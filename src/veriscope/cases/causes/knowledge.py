@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass, replace
+
+from scipy.stats import binomtest
+
 from veriscope.cases.causes.evidence import OPEN, Evidence
 from veriscope.cases.causes.findings import Finding
 from veriscope.cases.transcript import Chars
@@ -13,8 +18,11 @@ PLAIN = 3
 SURE = 0.4  # probability of what the model would write itself
 LEAST_GAP = 1.0  # nats that the right word is read above the one said
 PLACES, SLOTS = 4, 12  # words of the question that are exchanged: the least foreseen ones, and the last ones
+SUBJECTS = 24  # asked about in the place of one
+SLIP = 0.05
 LIKE = 12  # nearest embeddings that are of the same kind
 VALUES = 5  # in the place of the one stated
+UNREAD = NotRun("the right answer is read inside, but too few like questions show that what is read there is known")
 _UNTOLD = NotRun("nobody said what the answer should be, and a fact can't be judged from the model alone")
 
 
@@ -61,7 +69,7 @@ def _belief(evidence: Evidence) -> Finding | None:
     for span in _places(evidence):
         said = _answers(evidence, span)
         same = sum(word == evidence.strange for _, word in said)
-        kinds = len({word for _, word in said})
+        kinds = len({evidence.strange, *(word for _, word in said)})
         like = {evidence.strange, *evidence.expected, *evidence.neighbours(evidence.strange, LIKE)}
         fits = sum(word in like for _, word in said)
         if kinds >= 3 and fits >= 0.7 * len(said) and same <= len(said) / 2:
@@ -78,6 +86,8 @@ def _verdict(evidence: Evidence) -> Finding | None:
     spans = [span for span in evidence.words((evidence.core, len(evidence.context)))
              if evidence.token_of(evidence.context[slice(*span)]) and span[1] - span[0] > 2]  # fmt: skip
     labels = {evidence.strange, *evidence.expected}
+    if len({evidence.stands(label, (evidence.core, len(evidence.context))) is None for label in labels}) > 1:
+        return None  # a verdict's words are offered together or not at all: else one of them is copied
     for span in spans[: -SLOTS - 1 : -1]:
         own = evidence.context[slice(*span)]
         others = evidence.neighbours(own, VALUES)
@@ -85,26 +95,27 @@ def _verdict(evidence: Evidence) -> Finding | None:
         if set(said.values()) - labels or len(set(said.values())) < 2:
             continue
         held, sure = _completion(evidence, span)
-        if sure >= SURE and held in (own, *evidence.neighbours(own, LIKE)):
+        like = held in (own, *evidence.neighbours(own, LIKE))
+        if like:
             said.setdefault(held, _with(evidence, span, held))
+            # The less sure the model is of what it would write, the more clearly its verdicts must single that out.
             rest = [verdict for value, verdict in said.items() if value != held]
-            apart = sum(verdict != said[held] for verdict in rest)
-            fits = held == own or said[held] != evidence.strange
-            least = 0.6
-            how = f"The model itself would write '{held}' there (probability {sure:.2f})"
-        elif sure < SURE and evidence.surprise(span) > OPEN:
-            rest, held, fits = [said[value] for value in others], own, True
-            apart = sum(verdict != evidence.strange for verdict in rest)
-            least = 0.8  # no second witness: it must be told apart from nearly all others
-            how = f"The model singles out '{held}'"
-        else:
-            continue
-        if fits and apart >= least * len(rest):
-            low, high = clopper_pearson(apart, len(rest))
-            return Finding("wrong_fact", True, apart / len(rest), 0.5, low, high, (held,), (
-                f"{how}, and gives it the verdict '{said[held]}', and {apart} of {len(rest)} other values another one.",
-                "What it says is what it holds for true, and the user holds something else for true.",))  # fmt: skip
+            apart, least = sum(verdict != said[held] for verdict in rest), 0.6 if sure >= SURE else 0.8
+            if (held == own or said[held] != evidence.strange) and apart >= least * len(rest):
+                how = f"The model itself would write '{held}' there (probability {sure:.2f})"
+                return _held(held, said[held], apart, len(rest), how)
+        if sure < SURE and evidence.surprise(span) > OPEN:
+            apart = sum(said[value] != evidence.strange for value in others)
+            if apart >= 0.8 * len(others):  # no second witness: it must be told apart from nearly all others
+                return _held(own, evidence.strange, apart, len(others), f"The model singles out '{own}'")
     return None
+
+
+def _held(held: str, verdict: str, apart: int, n: int, how: str) -> Finding:
+    low, high = clopper_pearson(apart, n)
+    return Finding("wrong_fact", True, apart / n, 0.5, low, high, (held,), (
+        f"{how}, and gives it the verdict '{verdict}', and {apart} of {n} other values another one.",
+        "What it says is what it holds for true, and the user holds something else for true.",))  # fmt: skip
 
 
 def _with(evidence: Evidence, span: Chars, word: str) -> str:
@@ -147,24 +158,50 @@ def known_but_unsaid(evidence: Evidence) -> Finding:
         return Finding("known_but_unsaid", NotRun("the model has too few blocks to have a middle"))
     block = max(middle, key=lambda n: float(gap[n]))
     top = among[int(read[0, block, among].argmax())]
-    usual, m = _readable(evidence, block, among)
-    holds = top == right and float(gap[block]) > LEAST_GAP and m > 0 and usual / m >= 0.3
     score = float(gap[block])
-    return Finding("known_but_unsaid", holds, score, 0.0, score, score, (f"block {block}",), (
-        f"Behind block {block} '{evidence.expected[0]}' is read {score:+.1f} nats above what is said.",
-        f"Of {m} like questions about others, what is read there is what is said in {usual}.",))  # fmt: skip
+    inside = f"Behind block {block} '{evidence.expected[0]}' is read {score:+.1f} nats above what is said."
+    finding = Finding("known_but_unsaid", False, score, 0.0, score, score, (f"block {block}",), (inside,))
+    if top != right or score <= LEAST_GAP:
+        return finding
+    like = _readable(evidence, block, among)
+    return replace(finding, holds=like.shown or UNREAD, evidence=(inside,
+        f"Of {like.n} like questions about others, what is read there is what is said in {like.agree}; were the two "
+        f"unrelated, in {like.chance:.0%} of them.",))  # fmt: skip
 
 
-def _readable(evidence: Evidence, block: int, among: list[int]) -> tuple[int, int]:
-    """For how many like questions what is read behind a block is what is said in the end."""
-    agree = known = 0
+@dataclass(frozen=True)
+class _Like:
+    """Like questions about others: in how many what is read behind a block is what is said in the end.
+
+    Attributes:
+        chance: To what share it would be if what is read and what is said were unrelated.
+    """
+
+    agree: int
+    n: int
+    chance: float
+
+    @property
+    def shown(self) -> bool:
+        """Whether it is more than chance, by an exact binomial test at 5%."""
+        return self.n > 0 and bool(binomtest(self.agree, self.n, min(1.0, self.chance), "greater").pvalue <= SLIP)
+
+
+def _readable(evidence: Evidence, block: int, among: list[int]) -> _Like:
+    """Asks about others of the kind; those that get the strange answer too are left out: the fault may be theirs."""
+    best, strange = _Like(0, 0, 1.0), evidence.transcript.ending[0]
     for span in _places(evidence):
-        others = evidence.neighbours(evidence.context[slice(*span)], OTHERS)
+        others = evidence.neighbours(evidence.context[slice(*span)], SUBJECTS)
         start, end = span[0] - evidence.core, span[1] - evidence.core
-        texts = [evidence.question[:start] + other + evidence.question[end:] for other in others]
-        read = evidence.lens(texts)
-        if isinstance(read, NotRun) or len({int(row[-1, among].argmax()) for row in read}) < 3:
+        read = evidence.lens([evidence.question[:start] + other + evidence.question[end:] for other in others])
+        if isinstance(read, NotRun):
             continue
-        agree += sum(int(row[block, among].argmax()) == int(row[-1, among].argmax()) for row in read)
-        known += len(read)
-    return agree, known
+        pairs = [(among[int(row[block, among].argmax())], int(row[-1].argmax())) for row in read]
+        pairs = [(inside, said) for inside, said in pairs if said in among and said != strange]
+        if len({said for _, said in pairs}) < 2:
+            continue
+        inside, said = (Counter(column) for column in zip(*pairs, strict=True))
+        chance = sum(inside[token] * said[token] for token in among) / len(pairs) ** 2
+        found = _Like(sum(a == b for a, b in pairs), len(pairs), chance)
+        best = max(best, found, key=lambda one: (one.shown, one.n))
+    return best

@@ -8,21 +8,31 @@ import numpy as np
 
 from veriscope.cases.causes.evidence import Evidence
 from veriscope.cases.causes.findings import Finding
+from veriscope.errors import NotRun
 
 LEAST_GAP = log(5)  # nats below the most likely word, where nobody said what was expected
 LONGEST_CYCLE = 12  # tokens
 CYCLES, LEAST_LOOP = 3, 12  # repetitions, and tokens of a loop
+FOREIGN = 1.645  # standard deviations: a reply that the model drew itself costs more in one case of 20
+_PICKED = NotRun(
+    "nobody called these words strange, and the least expected ones of a reply are always an unlikely draw"
+)
+_FOREIGN = NotRun("the rest of the reply costs more than what this model would draw, so it is hardly its own")
 
 
 def sampling(evidence: Evidence) -> Finding:
     """The strange word was drawn although the model holds another one, the right one, for more likely."""
     base, ending = evidence.base, evidence.transcript.ending
+    if not evidence.marked and not evidence.told and evidence.among_others:
+        return Finding("sampling", _PICKED)
     found = evidence.changes.base
     place = found.changed(ending)
     if place is None:
         chance = exp(float(found.nats.sum()))
         return Finding("sampling", False, 0.0, evidence=(
             f"The strange words are the most likely ones: not a draw (probability {chance:.2f}).",))  # fmt: skip
+    if _foreign(evidence):
+        return Finding("sampling", _FOREIGN)
     best = [*ending[:place], int(found.best[place])]
     other = evidence.changes.endings.run([(evidence.transcript.before, best)])[0]
     gap = float(other.nats[-1] - found.nats[place])
@@ -42,8 +52,7 @@ def repetition_loop(evidence: Evidence) -> Finding:
     Source: Learning to Break the Loop (Xu et al. 2022): probability rises with each repetition.
     """
     transcript = evidence.transcript
-    turn = transcript.turns[transcript.strange.turn]
-    first = transcript.tokens_of(turn)[0] if turn is not None else transcript.target[0]
+    first = evidence.reply
     found = loop_of(transcript.ids[max(first, 1) :])
     if found is None:
         return Finding("repetition_loop", False, evidence=("The reply does not end in a loop.",))
@@ -51,6 +60,8 @@ def repetition_loop(evidence: Evidence) -> Finding:
     round_ = transcript.ids[start : start + cycle]
     if _within(round_, transcript.ids[:first]):
         return Finding("repetition_loop", False, evidence=("What repeats stands in the prompt: it may be a copy.",))
+    if _foreign(evidence):
+        return Finding("repetition_loop", _FOREIGN)
     ids = transcript.ids
     nats = evidence.changes.endings.run([(ids[:1], ids[1:])])[0].nats.double().cpu().numpy()
     rounds = [float(np.mean(nats[at - 1 : at - 1 + cycle])) for at in range(start, len(ids) - cycle + 1, cycle)]
@@ -60,6 +71,11 @@ def repetition_loop(evidence: Evidence) -> Finding:
         f"'{words}' comes {len(rounds)} times in a row and does not stand in the prompt.",
         f"Each word of the last round was {gain:+.2f} nats likelier than in the first one: the loop feeds itself.",
     ))  # fmt: skip
+
+
+def _foreign(evidence: Evidence) -> bool:
+    """Whether somebody else wrote the reply: then neither luck nor a habit of this model is the cause."""
+    return evidence.foreign is not None and evidence.foreign > FOREIGN
 
 
 def loop_of(ids: tuple[int, ...]) -> tuple[int, int] | None:

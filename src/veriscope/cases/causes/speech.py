@@ -114,8 +114,8 @@ def trigger_phrase(evidence: Evidence) -> Finding:
 
 
 def _phrase(evidence: Evidence, unit: Unit) -> Finding:
-    span = unit.spans[0]
-    hits, n = _gone_with(evidence, unit)
+    span = _bare(evidence, unit)
+    hits, n = _gone_with(evidence, span)
     if not n or hits / n < SHARE:
         return Finding("trigger_phrase", False, hits / n if n else 0.0, units=(unit.name,), evidence=(
             f"Other sentences in the place of '{unit.text}' mend the answer in {hits} of {n} cases.",))  # fmt: skip
@@ -145,8 +145,8 @@ def mistaken_speaker(evidence: Evidence) -> Finding:
 
 def _name(evidence: Evidence, unit: Unit) -> Finding:
     """One name in a sentence, whoever else is named in its place."""
-    span = unit.spans[0]
-    hits, n = _gone_with(evidence, unit)
+    span = _bare(evidence, unit)
+    hits, n = _gone_with(evidence, span)
     name = _by_itself(evidence, span) if n and hits / n >= SHARE else ""
     if not name:
         return Finding("mistaken_speaker", False, units=(unit.name,))
@@ -196,6 +196,7 @@ def _view_in(text: str) -> bool:
 
 
 def _bare(evidence: Evidence, unit: Unit) -> Chars:
+    """A sentence without the label that says who speaks: others in its place are said by the same speaker."""
     start, end = unit.spans[0]
     label = LABEL.match(evidence.context[start:end])
     return (start + label.end() if label else start, end)
@@ -247,10 +248,9 @@ def _linked(evidence: Evidence, unit: Unit) -> bool:
     )
 
 
-def _gone_with(evidence: Evidence, unit: Unit) -> tuple[int, int]:
+def _gone_with(evidence: Evidence, span: Chars) -> tuple[int, int]:
     """How often the answer is mended without a sentence, or with another one of its length there."""
-    span = unit.spans[0]
-    plain = evidence.plain(PLAIN, len(unit.text.split()), 1)
+    plain = evidence.plain(PLAIN, len(evidence.context[slice(*span)].split()), 1)
     return evidence.mended([evidence.without([span]), *(evidence.put(span, text) for text in plain)])
 
 
