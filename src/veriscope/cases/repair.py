@@ -117,8 +117,8 @@ class Effort:
         dev, test: Held-out logs for choosing a dose, and for measuring what was chosen.
         tokens: Of a remedy, run forward (a step back counts as two): beyond that no further dose or place is tried.
         search: Passes of the plain search where the cause is unknown.
-        work: Tokens times parameters of the model, in all: no remedy is begun beyond that, and no rival measured. What
-            was begun is finished, so a little more may be spent.
+        work: Tokens times parameters of the model, in all, which suits one of GPT-2's size on a processor: no remedy
+            is begun beyond that, and no edit of the search. What was begun is measured, so more may be spent.
         inside: Whether mends inside the model are tried; without them only words and decoding are.
     """
 
