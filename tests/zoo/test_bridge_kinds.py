@@ -6,7 +6,6 @@ import pkgutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ from veriscope.ledger import Ledger
 from veriscope.subjects import Subject
 from veriscope.zoo.bridge import plantings
 from veriscope.zoo.bridge.bed import USED, Bridge
-from veriscope.zoo.bridge.plant import Anatomy, adding, pushed, run
+from veriscope.zoo.bridge.plant import Anatomy, adding, endings, pushed, run
 from veriscope.zoo.planted_effects import as_varied
 from veriscope.zoo.planted_information import bits_of_gap
 
@@ -78,7 +77,7 @@ def test_a_reading_has_as_many_bits_as_were_planted_and_a_false_one_next_to_none
     planting: Planting, build: Callable[..., Built]
 ) -> None:
     claim, _, bed = build(planting, **({"rows": 400} if "bits" not in dict(planting.settings) else {}))
-    ids = bed.ids([text for text, _, _ in bed.language.texts(3_000, bed.seed + 9_000_000)])
+    ids = bed.ids([text for text, _, _ in bed.language.texts(3_000, bed.seed + 9_000_000, bed.final)])
     h = run(bed.anatomy, ids, upto=bed.block).stream[block_of(claim.finding.site)]
 
     found = told(claim.finding.score(h)[:, 0], bed.value(bed.carried(ids)[1], USED))
@@ -139,27 +138,32 @@ def test_what_a_swap_does_is_as_the_kind_says(planting: Planting, build: Callabl
 # ---- C3: what a removal costs
 
 
-def beyond(claim: Necessary, subject: Subject, draws: int = 8) -> float:
+REMOVED_ON = 250
+
+
+def beyond(claim: Necessary, subject: Subject, draws: int = 20) -> float:
     """What the removal costs beyond 95% of random ones that vary as much, in shares of another input's whole site."""
     rows = held_out(claim)
     ids = [list(r) for r in subject.tokens([e.text for e in rows])]
     anatomy, block = Anatomy.of(subject.module), block_of(claim.finding.site)
     intact = run(anatomy, ids)
     h, slope = intact.stream[block], read(subject, [e.answer for e in rows]) - read(subject, [e.foil for e in rows])
-    x = h - h.mean(0)
-
-    def lost(step: Tensor, n: int = len(rows)) -> float:
-        after = run(anatomy, ids[:n], (block, adding(step[:n]))).final
-        return float(((intact.final[:n] - after) * slope[:n]).sum(1).mean())
-
+    x, centre = h - h.mean(0), h.mean(0)
     finding = claim.finding if isinstance(claim.finding, Change) else claim.finding.as_change("erase")
     taken = x @ finding.right.T @ finding.left.T
+
+    def lost(step: Tensor) -> float:
+        after = run(anatomy, ids, (block, adding(step))).final
+        return float(((intact.final - after) * slope).sum(1).mean())
+
     whole = lost(h[torch.randperm(len(h), generator=torch.Generator().manual_seed(1))] - h)
     axis = torch.nn.functional.normalize(finding.left[:, 0], dim=0)
     aside = x - (x @ axis)[:, None] * axis
     others = as_varied(aside, float(taken.square().sum(1).mean()), draws, seed=2)
-    usual = [lost(-(x @ d)[:, None] * d, 60) for d in others]
-    return (lost(-taken) - max(0.0, float(np.quantile(usual, 0.95)))) / whole
+    removals = [lambda h, d=d: h - ((h - centre) @ d)[:, None] * d for d in others]
+    after = endings(anatomy, ids[:REMOVED_ON], block, removals)
+    usual = ((intact.final[:REMOVED_ON] - after) * slope[:REMOVED_ON]).sum(2).mean(1)
+    return (lost(-taken) - max(0.0, float(torch.quantile(usual, 0.95)))) / whole
 
 
 @pytest.mark.parametrize("planting", kinds("C3"))
@@ -199,7 +203,7 @@ def added(bed: Bridge, vector: Tensor, variable: str = USED, n: int = 80, draws:
     head = bed.anatomy.module.get_output_embeddings().weight.detach()
     zero, one = ([bed.token(word) for word in group] for group in bed.answers)
     reader = head[one].mean(0) - head[zero].mean(0)
-    ids = bed.ids([text for text, _, _ in bed.language.texts(3 * n, bed.seed + 9_000_000)])
+    ids = bed.ids([text for text, _, _ in bed.language.texts(3 * n, bed.seed + 9_000_000, bed.final)])
     value = bed.value(bed.carried(ids)[1], variable)
     ids = [row for row, is_one in zip(ids, value.tolist(), strict=True) if not is_one][:n]
     cut = [row[: 4 + i % (len(row) - 4)] for i, row in enumerate(ids)]

@@ -149,10 +149,9 @@ def mediates(
 
 
 # A direction fitted on few rows leans into whatever varies little: what is true by construction is what was written.
-_GIVEN = {"variable": USED, "made": "given"}
+_GIVEN: dict[str, Any] = {"variable": USED, "made": "given"}
 _TOWN = {"model": "town"}  # stories260k has texts three times as long: it is planted in where that tells something
 
-# No T1x kinds: on texts that sizes were not set on, what was set at 0.2 gave 0.13 to 0.20.
 C2_KINDS: tuple[Kind, ...] = (
     (False, "F0", "random direction", {"variable": USED, "made": "RandomDirection", **_TOWN}),
     (False, "F0", "fitted on shuffled labels", {"variable": USED, "made": "shuffled", **_TOWN}),
@@ -165,6 +164,8 @@ C2_KINDS: tuple[Kind, ...] = (
     (False, "F2", "best of 400 random directions", {"variable": USED, "made": "searched", **_TOWN}),
     (False, "F3", "size: at most half is there",
      {**_GIVEN, "excess": 0.2, "smallest_effect": 0.4, "rows": 1_200, **_TOWN}),
+    *((True, f"T1x{times:g}", f"at {times:g} times the smallest effect",
+       {**_GIVEN, "excess": 0.1 * times, "rows": 1_200, **_TOWN}) for times in (1, 2, 4)),
     # in stories260k the plain claim fell short of its size on fresh texts, so it is not planted there
     (True, "T0", "used feature", {**_GIVEN, **_TOWN}),
     (True, "T2", "beside an unread copy", {**_GIVEN, "also": (COPY,), **_TOWN}),
@@ -187,8 +188,7 @@ def necessary(
     return Necessary(finding, of=variable, on=data, name=f"{variable} ({made})", **_sized(smallest_effect)), subject
 
 
-# In town alone: in stories260k the few dimensions left make what is erased cost other words as much. No T1x kinds: what
-# was set at 0.2 gave 0.14 to 0.16 on other texts.
+# In town alone: in stories260k the few dimensions left make what is erased cost other words as much.
 C3_KINDS: tuple[Kind, ...] = tuple(
     (truth, grade, trap, {**settings, **_TOWN})
     for truth, grade, trap, settings in (
@@ -198,6 +198,15 @@ C3_KINDS: tuple[Kind, ...] = tuple(
         (False, "F2", "high norm and unread", {"variable": LOUD, "also": (LOUD,)}),
         (False, "F3", "size: at most half is lost", {"variable": USED, "through": 0.35, "smallest_effect": 0.7}),
         (True, "T0", "used feature", {"variable": USED}),
+        *(
+            (
+                True,
+                f"T1x{times:g}",
+                f"at {times:g} times the smallest effect",
+                {"variable": USED, "cost": 0.1 * times, "rows": 1_000},
+            )
+            for times in (2, 4)
+        ),
         (True, "T2", "beside an unread copy", {"variable": USED, "also": (COPY,)}),
         (True, "T2", "negative", {"variable": USED, "sign": -1}),
         (True, "T2", "beside a prominent feature", {"variable": USED, "also": (LOUD,)}),
@@ -250,7 +259,7 @@ def _by_hand(bed: Bridge, made: str) -> Float[Tensor, "d_model"] | None:
     return {"written": own, "backwards": -own}.get(made)
 
 
-_PLAIN: dict[str, Any] = {"variable": USED, "effect": 3.0}
+_PLAIN: dict[str, Any] = {"variable": USED, "effect": 2.0}
 
 # What is true is the vector that was written: one fitted on few rows had 0.36 logits beyond random ones of its length
 # where 3 were set, and cost more than the budget.
@@ -261,9 +270,10 @@ C4_KINDS: tuple[Kind, ...] = (
     (False, "F1", "bypass: readable here, computed again behind the site", {**_PLAIN, "through": 0.0}),
     (False, "F2", "writes one word", {**_PLAIN, "made": "writing", "writer": 6.0}),
     (False, "F2", "the other way in half of the texts", {**_PLAIN, "also": (HALF,), "made": "written"}),
-    (False, "F3", "size: twice what is there", {**_PLAIN, "smallest_effect": 6.0, "made": "written"}),
+    (False, "F3", "size: twice what is there", {**_PLAIN, "smallest_effect": 4.0, "made": "written"}),
     (True, "T0", "used feature", {**_PLAIN, "made": "written"}),
     *((True, f"T1x{times:g}", f"at {times:g} times the smallest effect",
-       {"variable": USED, "effect": 0.5 * times, "made": "written"}) for times in (1, 2, 4)),
+       {"variable": USED, "effect": 0.5 * times, "made": "written"}) for times in (0.5, 1, 2, 4)),
+    (True, "T2", "negative", {**_PLAIN, "made": "written", "sign": -1}),
     (True, "T2", "negative doses", {**_PLAIN, "made": "backwards"}),
 )  # fmt: skip

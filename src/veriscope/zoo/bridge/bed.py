@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,7 +25,7 @@ from veriscope.zoo.bridge.plant import (
     Coordinate,
     Neurons,
     Remembering,
-    adding,
+    endings,
     everywhere,
     multiply,
     pushed,
@@ -34,19 +34,23 @@ from veriscope.zoo.bridge.plant import (
     write,
 )
 from veriscope.zoo.bridge.texts import Language, language, real_folder
+from veriscope.zoo.planted_effects import as_varied
 from veriscope.zoo.planted_information import gap_of_bits
 
 USED, UNUSED, LOUD = "used", "unused", "loud"  # u v, u w and v w
 COPY, LATE, HALF, WORD = "copy", "late", "half", "word"
 PRODUCTS = {USED: (0, 1), UNUSED: (0, 2), LOUD: (1, 2), COPY: (0, 1), LATE: (0, 1)}
 FEW = 60
-SAMPLE = 500  # texts that sizes are measured on
+SAMPLE = 500  # texts that the plant is fitted on
+SIZED_ON = 2_000  # further texts that a size is set on: the share of answers that a swap turns is then known to .01
 CLEAR = 14.0  # distance of the class means in the background's own sd, where the claim is not about reading
 RIDGE = 1e-3  # of the mean variance, in the covariance that the readout is solved against
-READ = 2  # times as many texts as dev has: a reader is fitted on each half of them and scored on the other
+READ = 4  # times as many texts as dev has: a reader is fitted on each part of them and scored on the others
+STEPS = 5
 LARGEST_DOSE = 2.0
 DRAWS, DRAWN_ON = 128, 12  # random directions that an added vector is held against, and texts that they are tried on
 BEST = 2.97  # sd: the largest of 200 draws of a Gaussian, either way
+REMOVED, REMOVED_ON = 30, 250  # random removals that an erasure is held against, and texts that they are tried on
 STRONG = 16.0  # logits between the two values where the claim is not about the size of the effect
 PROMINENT = 3.0  # of a loud feature: its size in units of the largest natural variation
 
@@ -66,6 +70,8 @@ class Bridge:
         logits: What the two values of the variable make between the answers, in logits.
         excess: Instead, beyond the best constant answer, on which share of pairs a swap of USED's direction gives the
             expected answer where the model's own is another.
+        cost: How many clean ranges the erasure of USED lowers the answer beyond 95% of random removals that vary as
+            much; the rest is computed again behind the site, as with `through`.
         effect: Instead, by how many logits twice the variable's own difference moves the answers beyond what the best
             of 200 random directions as long does.
         sign: -1 where the answer goes against the variable.
@@ -86,6 +92,7 @@ class Bridge:
     through: float = 1.0
     logits: float = STRONG
     excess: float | None = None
+    cost: float | None = None
     effect: float | None = None
     sign: int = 1
     tie: float = 0.0
@@ -100,6 +107,11 @@ class Bridge:
     def block(self) -> int:
         """The block that computes the variable."""
         return 2 if self.final else 1
+
+    @property
+    def again(self) -> bool:
+        """Whether the variable is computed again behind the site."""
+        return self.through < 1 or self.cost is not None
 
     @property
     def site(self) -> str:
@@ -142,10 +154,9 @@ class Bridge:
         return self.ids([t for t, _, _ in self.language.texts(SAMPLE, self.seed + 1_000_003, self.final)])
 
     @cached_property
-    def fresh(self) -> tuple[list[list[int]], list[list[int]]]:
-        """Further texts and the same with one word exchanged, for sizes: on the sample the readout fits too well."""
-        drawn = self.language.texts(SAMPLE, self.seed + 2_000_003, self.final)
-        return self.ids([text for text, _, _ in drawn]), self.ids([changed for _, _, changed in drawn])
+    def fresh(self) -> list[list[int]]:
+        """Further texts, for sizes: on the sample the readout fits too well."""
+        return self.ids([t for t, _, _ in self.language.texts(SIZED_ON, self.seed + 2_000_003, self.final)])
 
     # ---- planting
 
@@ -293,7 +304,7 @@ class Planter:
         self.bed, self.anatomy = bed, bed.anatomy
         _, self.bits = bed.carried(bed.sample)
         self.rng = np.random.default_rng([bed.seed, 0xB4])
-        self.computing = [bed.block] + [bed.later] * (bed.through < 1 or HALF in bed.also)
+        self.computing = [bed.block] + [bed.later] * (bed.again or HALF in bed.also)
         self.natural = run(self.anatomy, bed.sample, upto=self.computing[-1])
         self.neurons: dict[str, Neurons] = {}
         self.products: dict[str, Tensor] = {}  # of each feature in each text, so that 1 is its mean size
@@ -313,7 +324,7 @@ class Planter:
             self._size()
         if len(self.computing) > 1:
             self.now = run(self.anatomy, bed.sample, upto=bed.later)
-        if bed.through < 1:
+        if bed.again:
             one, other = (self._carrier(bed.later, bit) for bit in PRODUCTS[LATE])
             self._compute(LATE, bed.later, one, other)
         if HALF in bed.also:
@@ -423,17 +434,16 @@ class Planter:
         drawn = self.bed.language.texts(READ * (self.bed.rows // 2), self.bed.seed + 2_000_003, self.bed.final)
         ids = self.bed.ids([text for text, _, _ in drawn])
         codes = self.bed.value(self.bed.carried(ids)[1], USED).long()
-        found = run(self.anatomy, ids, upto=block)
-        part = (neurons.value(found.normed[block]) / neurons.unit)[:, None] * self.vectors[USED] / 2
-        rest = found.stream[block] - part
+        at = run(self.anatomy, ids, upto=block)
+        part = (neurons.value(at.normed[block]) / neurons.unit)[:, None] * self.vectors[USED] / 2
+        rest = at.stream[block] - part
         fold = torch.arange(len(ids)) % READ
-        ideal = gap_of_bits(wanted) / self._apart()  # one that is fitted needs up to twice as much
-        low, high = 0.4 * ideal, 4 * ideal
-        for _ in range(8):
-            middle = (low * high) ** 0.5
-            enough = read_bits(rest + middle * part, codes, fold) > wanted
-            low, high = (low, middle) if enough else (middle, high)
-        self.vectors[USED] = high * self.vectors[USED]
+        scale = 1.3 * gap_of_bits(wanted) / self._apart()  # one that is fitted needs up to twice as much as the ideal
+        for _ in range(STEPS):
+            # bits rise with the square of the gap or a little faster; where none are read yet, double it
+            found = read_bits(rest + scale * part, codes, fold)
+            scale *= min(2.0, (wanted / max(found, 1e-9)) ** 0.45)
+        self.vectors[USED] = scale * self.vectors[USED]
         write(self.anatomy, neurons, self.vectors[USED] / 2)
 
     def _apart(self) -> float:
@@ -462,12 +472,13 @@ class Planter:
         covariance = (x.T @ x / len(x)).double()
         self.covariance = covariance + RIDGE * float(covariance.diagonal().mean()) * torch.eye(x.shape[1])
         logits = self._logits()
+        through = bed.through if bed.cost is None else self._share_through(bed.cost)
         with torch.no_grad():
             for group, side in zip(self.groups, (-0.5, 0.5), strict=True):
-                self.head[group] += side * self._reader(logits)
+                self.head[group] += side * self._reader(logits, through)
             if bed.writer:
                 only = {WORD: bed.writer * bed.words / 2}
-                self.head[self.groups[1][0]] += self._solved([only.get(f, 0.0) for f in self.images] + [0.0])
+                self.head[self.groups[1][0]] += self._reading([only.get(f, 0.0) for f in self.images] + [0.0])
         return Planted(self.neurons, self.vectors, self.images, logits)
 
     def _one_word(self) -> None:
@@ -482,20 +493,20 @@ class Planter:
         )
         self.images[WORD] = (up - down).mean(0) / 2
 
-    def _reader(self, logits: float) -> Float[Tensor, "d_model"]:
+    def _reader(self, logits: float, through: float) -> Float[Tensor, "d_model"]:
         """What the answers' rows must differ by, beside what they did, to read so much and to be balanced."""
-        reads = self._reads(logits)
+        reads = self._reads(logits, through)
         if self.hush:
-            return self._solved([*(reads.get(f, 0.0) for f in self.images), 0.0]) - self.own
+            return self._reading([*(reads.get(f, 0.0) for f in self.images), 0.0]) - self.own
         wanted = [reads.get(f, 0.0) - float(image @ self.own) for f, image in self.images.items()]
-        return self._solved([*wanted, -float(self.now.final.mean(0) @ self.own)])
+        return self._reading([*wanted, -float(self.now.final.mean(0) @ self.own)])
 
     @property
     def hush(self) -> bool:
         """Whether the answers differ in nothing but what is planted: where its size is not the question."""
         return self.bed.excess is None and self.bed.effect is None
 
-    def _solved(self, wanted: Sequence[float]) -> Float[Tensor, "d_model"]:
+    def _reading(self, wanted: Sequence[float]) -> Float[Tensor, "d_model"]:
         """The reader with the least background that reads so much of each image, and of the mean."""
         x = self.now.final
         # What the rest of the network makes of the carried bits goes with the variable too, and must not be read.
@@ -506,60 +517,100 @@ class Planter:
         asked = torch.tensor([*wanted, 0.0]).double()
         return (solved @ torch.linalg.solve(images.T @ solved, asked)).float()
 
-    def _reads(self, logits: float) -> dict[str, float]:
+    def _reads(self, logits: float, through: float) -> dict[str, float]:
         """Logits between the answers that each feature's value is worth, to either side."""
-        bed, half = self.bed, logits / 2
-        if HALF in bed.also:
+        half = logits / 2
+        if HALF in self.bed.also:
             return {HALF: half}
-        return {USED: bed.through * half, LATE: (1 - bed.through) * half}
+        return {USED: through * half, LATE: (1 - through) * half}
 
     def _logits(self) -> float:
         """How many logits the variable must be worth for what the bed is asked for."""
         bed = self.bed
+        plain = self.own + self._reader(0.0, bed.through)
+        more = self.own + self._reader(1.0, bed.through) - plain  # it is linear in the logits
         if bed.excess is not None:
-            swaps, readers = self._swaps(), [self.own + self._reader(logits) for logits in (0.0, 1.0)]
-            low, high = 0.0, 60.0
-            for _ in range(20):
-                middle = (low + high) / 2
-                reader = readers[0] + middle * (readers[1] - readers[0])  # it is linear in the logits
-                low, high = (middle, high) if _interchanged(swaps, reader) < bed.excess else (low, middle)
-            return high
+            found = endings(self.anatomy, bed.fresh, bed.block, [lambda h: h, self._swap(-1), self._swap(1)])
+            value = self._values(bed.fresh)
+            return _solved(lambda x: _interchanged((found @ (plain + x * more)) * value, value), bed.excess, 60.0)
         if bed.effect is None:
             return bed.logits
-        if bed.through < 1 or HALF in bed.also:
+        if bed.again or HALF in bed.also:
             return bed.effect / LARGEST_DOSE
-        return self._beyond_chance(bed.effect)
+        moved, chance = self._pushed()
+        return _solved(lambda logits: _beyond(plain + logits * more, moved, chance), bed.effect, 100.0)
 
-    def _beyond_chance(self, effect: float) -> float:
-        """Logits by which the largest dose moves the answers so far beyond random directions of its length."""
+    def _pushed(self) -> tuple[Float[Tensor, "d_model"], Float[Tensor, "draw d_model"]]:
+        """What the largest dose does to the final norm on average, and what random directions of its length do."""
         vector = LARGEST_DOSE * self.vectors[USED]
         drawn = torch.randn(DRAWS, len(vector), generator=torch.Generator().manual_seed(self.bed.seed + 7))
         drawn = drawn / drawn.norm(dim=1, keepdim=True) * vector.norm()
-        after = run(self.anatomy, self.bed.sample, (self.bed.block, lambda h: h + vector)).final
-        moved = (after - self.now.final).mean(0)
-        chance = pushed(self.anatomy, self.bed.sample[:DRAWN_ON], self.bed.block, drawn) - self.now.final[:DRAWN_ON]
-        chance = chance.mean(1)
-        plain = self.own + self._reader(0.0)
-        more = self.own + self._reader(1.0) - plain
-        low, high = 0.0, 100.0
-        for _ in range(30):
-            middle = (low + high) / 2
-            reader = plain + middle * more
-            beyond = float(moved @ reader - BEST * (chance @ reader).square().mean().sqrt())
-            low, high = (middle, high) if beyond < effect else (low, middle)
-        return high
+        (after,) = endings(self.anatomy, self.bed.sample, self.bed.block, [lambda h: h + vector])
+        few = self.bed.sample[:DRAWN_ON]
+        chance = pushed(self.anatomy, few, self.bed.block, drawn) - self.now.final[:DRAWN_ON]
+        return (after - self.now.final).mean(0), chance.mean(1)
 
-    def _swaps(self) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Pairs both ways round: the final norm before and after USED's direction is set to the source's, its value."""
-        bed, pair = self.bed, self.bed.fresh
-        runs = [run(self.anatomy, ids) for ids in pair]
-        values = [2.0 * bed.value(bed.carried(ids)[1], USED) - 1 for ids in pair]
+    def _swap(self, side: int) -> Callable[[Tensor], Tensor]:
+        """USED's direction set to where it stands in a random text of the same value (1) or of the other (-1)."""
         along = self.vectors[USED] / self.vectors[USED].norm()
-        gap = ((runs[1].stream[bed.block] - runs[0].stream[bed.block]) @ along)[:, None] * along
-        into, back = (
-            run(self.anatomy, i, (bed.block, adding(s * gap))).final for i, s in zip(pair, (1, -1), strict=True)
-        )
-        return [(runs[0].final, into, values[1]), (runs[1].final, back, values[0])]
+        stands = self.now.stream[self.bed.block] @ along
+        up, down = (stands[self.sign(USED) == value] for value in (1, -1))
+        middle = (up.mean() + down.mean()) / 2  # the values lie far apart wherever swaps are the question
+        rng = torch.Generator().manual_seed(self.bed.seed + 10)
+
+        def swap(h: Tensor) -> Tensor:
+            here = h @ along
+            drawn_up, drawn_down = (x[torch.randint(len(x), here.shape, generator=rng)] for x in (up, down))
+            wanted = torch.where((here > middle) == (side > 0), drawn_up, drawn_down)
+            return h + (wanted - here)[:, None] * along
+
+        return swap
+
+    def _share_through(self, cost: float) -> float:
+        """Which share of the answer must go through USED for its erasure to cost so much."""
+        bed = self.bed
+        centre, left, right = self._erasure()
+        rng = torch.Generator().manual_seed(bed.seed + 8)
+        sample = self.now.stream[bed.block]
+        x = sample - centre
+        axis = left / left.norm()
+        taken = float((x @ right).square().mean() * left.square().sum())
+        random = as_varied(x - (x @ axis)[:, None] * axis, taken, REMOVED, seed=bed.seed + 9)
+        ids = bed.fresh[: SIZED_ON // 4]
+        removals = [
+            lambda h: h,
+            lambda h: h - ((h - centre) @ right)[:, None] * left,
+            lambda h: sample[torch.randint(len(sample), (len(h),), generator=rng)],
+        ]
+        intact, erased, other = endings(self.anatomy, ids, bed.block, removals)
+        at_random = endings(
+            self.anatomy, ids[:REMOVED_ON], bed.block,
+            [lambda h, d=d: h - ((h - centre) @ d)[:, None] * d for d in random],
+        )  # fmt: skip
+        value = self._values(ids)[:, None]
+        means = [(value * (intact - after)).mean(0) for after in (erased, other)]
+        usual = (value[:REMOVED_ON] * (intact[:REMOVED_ON] - at_random)).mean(1)
+        plain = self.own + self._reader(bed.logits, 0.0)
+        more = self.own + self._reader(bed.logits, 1.0) - plain
+
+        def lost(through: float) -> float:
+            reader = plain + through * more
+            hardest = float(torch.quantile(usual @ reader, 0.95).clamp_min(0))
+            return (float(means[0] @ reader) - hardest) / float(means[1] @ reader)
+
+        return _solved(lost, cost, 1.0)
+
+    def _erasure(self) -> tuple[Float[Tensor, "d_model"], Float[Tensor, "d_model"], Float[Tensor, "d_model"]]:
+        """Centre, what is written and what is read by the least-squares erasure of USED at its site (LEACE)."""
+        h, value = self.now.stream[self.bed.block], self.sign(USED)
+        x = h - h.mean(0)
+        left = (value - value.mean()) @ x / len(x)
+        right = torch.linalg.lstsq((x.T @ x / len(x)).double(), left.double(), driver="gelsd").solution.float()
+        return h.mean(0), left, right / (left @ right)
+
+    def _values(self, ids: Sequence[Sequence[int]]) -> Float[Tensor, "text"]:
+        """USED in each text, -1 or 1."""
+        return 2.0 * self.bed.value(self.bed.carried(ids)[1], USED) - 1
 
     def _image(self, feature: str) -> Float[Tensor, "d_model"]:
         """Half of what turning a feature over changes in the final norm."""
@@ -584,11 +635,32 @@ def read_bits(h: Float[Tensor, "text d_model"], codes: Int[Tensor, "text"], fold
     return float(torch.stack(told).mean())
 
 
-def _interchanged(swaps: Sequence[tuple[Tensor, Tensor, Tensor]], reader: Float[Tensor, "d_model"]) -> float:
-    """Share of pairs with another answer than the expected one that a swap gives it, beyond the best constant's."""
-    before, after, wanted = (torch.cat(part) for part in zip(*swaps, strict=True))
-    other = (before @ reader) * wanted < 0
-    if not bool(other.any()):
-        return 0.5
-    up = float((wanted[other] > 0).double().mean())
-    return float(((after @ reader) * wanted > 0)[other].double().mean()) - max(up, 1 - up)
+def _solved(measured: Callable[[float], float], wanted: float, high: float) -> float:
+    """Where what is measured, which rises, comes to what is wanted."""
+    low = 0.0
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (middle, high) if measured(middle) < wanted else (low, middle)
+    return high
+
+
+def _interchanged(right: Float[Tensor, "change text"], value: Float[Tensor, "text"]) -> float:
+    """Share of pairs with another answer than the expected one that a swap gives it, beyond the best constant's.
+
+    Half of all sources have the other value. The answer is another one where that is so and the text is answered
+    rightly, or where the source has the same value and it is answered wrongly: of each text one or the other.
+
+    Args:
+        right: Logits of the text's own value, intact, swapped for the other value and for the same.
+        value: The text's value, -1 or 1.
+    """
+    expected = torch.where(right[0] > 0, right[1] < 0, right[2] > 0)
+    up = float((right[0] * value < 0).double().mean())
+    return float(expected.double().mean()) - max(up, 1 - up)
+
+
+def _beyond(
+    reader: Float[Tensor, "d_model"], moved: Float[Tensor, "d_model"], chance: Float[Tensor, "draw d_model"]
+) -> float:
+    """Logits that a vector moves the answers beyond the best of the random ones."""
+    return float(moved @ reader - BEST * (chance @ reader).square().mean().sqrt())

@@ -231,6 +231,34 @@ def adding(steps: Float[Tensor, "text d_model"]) -> Callable[[Tensor], Tensor]:
 
 
 @torch.no_grad()
+def endings(
+    anatomy: Anatomy, ids: Sequence[Sequence[int]], block: int, changes: Sequence[Callable[[Tensor], Tensor]]
+) -> Float[Tensor, "change text d_model"]:
+    """What the head reads after each change in turn of the stream behind a block, at the last position of each text.
+
+    No earlier position sees it, so that these are run once for all changes.
+    """
+    by_length: dict[int, list[int]] = {}
+    for i, row in enumerate(ids):
+        by_length.setdefault(len(row), []).append(i)
+    width: int = anatomy.module.config.hidden_size
+    finals = torch.empty(len(changes), len(ids), width)
+    for chunk in (rows[at : at + CHUNK] for rows in by_length.values() for at in range(0, len(rows), CHUNK)):
+        embedded = anatomy.module.get_input_embeddings()(torch.tensor([list(ids[i]) for i in chunk]))
+        kept = anatomy.module.base_model(inputs_embeds=embedded[:, :-1], use_cache=True).past_key_values
+        at = (torch.arange(len(chunk)), torch.zeros(len(chunk), dtype=torch.long))
+        for n, change in enumerate(changes):
+            hook = anatomy.blocks[block].register_forward_hook(_changing(change, at))
+            try:
+                out = anatomy.module.base_model(inputs_embeds=embedded[:, -1:], past_key_values=kept).last_hidden_state
+            finally:
+                hook.remove()
+            kept.crop(-1)
+            finals[n, chunk] = out[:, 0]
+    return finals
+
+
+@torch.no_grad()
 def pushed(
     anatomy: Anatomy, ids: Sequence[Sequence[int]], block: int, vectors: Float[Tensor, "vector d_model"]
 ) -> Float[Tensor, "vector text d_model"]:
