@@ -155,6 +155,23 @@ def write(anatomy: Anatomy, neurons: Neurons, vector: Float[Tensor, "d_model"]) 
             mlp.c_proj.weight[neurons.rows] = rows
 
 
+def blind(anatomy: Anatomy, directions: Float[Tensor, "direction d_model"]) -> None:
+    """Let a Llama's own weights read nothing along orthonormal directions of the stream, in any block.
+
+    Its SwiGLU multiplies what it reads, so that products of carried bits would stand in the stream before any is
+    planted.
+    """
+    for block in anatomy.blocks:
+        for norm, readers in (
+            (block.input_layernorm, [getattr(block.self_attn, f"{x}_proj") for x in "qkv"]),
+            (block.post_attention_layernorm, [block.mlp.gate_proj, block.mlp.up_proj]),
+        ):
+            for reader in readers:
+                with torch.no_grad():
+                    scaled = reader.weight * norm.weight
+                    reader.weight.copy_((scaled - scaled @ directions.T @ directions) / norm.weight)
+
+
 @contextmanager
 def turned(anatomy: Anatomy, neurons: Neurons, by: float = -1.0) -> Iterator[None]:
     """For a while what these neurons write is multiplied: -1 is the other value of the variable, 0 none."""
