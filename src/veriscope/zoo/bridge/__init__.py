@@ -42,24 +42,19 @@ from veriscope.zoo.bridge.texts import models
 ROWS = {"C1": 2_000, "C2": 600, "C3": 500, "C4": 700}
 BUILDS = {"C1": "represents", "C2": "mediates", "C3": "necessary", "C4": "steers"}
 
-# Where the truth of a type's kinds was shown. What the Llama makes of the carried bits holds all their products before
-# any is planted, so that none there has the bits that it was given; in C4 it was not measured.
-HOSTS = {"C1": ("town",), "C4": ("town",)}
-
 Kind = tuple[bool, str, str, dict[str, Any]]  # truth, grade, trap, settings of the build
 
 
 def plantings(claim_type: str, count: int, seed: int, final: bool = False) -> list[Planting]:
     """Planted claims of one type: `count` of every kind in every host, each on a bed of its own seed."""
     kinds = {"C1": C1_KINDS, "C2": C2_KINDS, "C3": C3_KINDS, "C4": C4_KINDS}.get(claim_type, ())
-    hosts = HOSTS.get(claim_type, models())
     if "stories260k" not in models():
         why = "VERISCOPE_DATA has no lm/stories260k_hf: the bed 'bridge' plants in town alone"
         logging.getLogger(__name__).warning(why)
     first = seed * 100_000 + (FINAL if final else 0)
     out = []
     for truth, grade, trap, settings in kinds:
-        for host in (h for h in hosts if settings.get("model", h) == h):
+        for host in (h for h in models() if settings.get("model", h) == h):
             for i in range(count):
                 chosen = {"rows": ROWS[claim_type], **settings, "model": host, "final": final, "seed": first + i}
                 build = f"veriscope.zoo.bridge:{BUILDS[claim_type]}"
@@ -150,27 +145,26 @@ def mediates(
 
 # A direction fitted on few rows leans into whatever varies little: what is true by construction is what was written.
 _GIVEN: dict[str, Any] = {"variable": USED, "made": "given"}
-_TOWN = {"model": "town"}  # stories260k has texts three times as long: it is planted in where that tells something
+_TOWN = {"model": "town"}
 
 C2_KINDS: tuple[Kind, ...] = (
-    (False, "F0", "random direction", {"variable": USED, "made": "RandomDirection", **_TOWN}),
-    (False, "F0", "fitted on shuffled labels", {"variable": USED, "made": "shuffled", **_TOWN}),
+    (False, "F0", "random direction", {"variable": USED, "made": "RandomDirection"}),
+    (False, "F0", "fitted on shuffled labels", {"variable": USED, "made": "shuffled"}),
     (False, "F1", "correlated and unread: its own direction",
-     {"variable": UNUSED, "also": (UNUSED,), "tie": 0.6, "made": "given", **_TOWN}),
+     {"variable": UNUSED, "also": (UNUSED,), "tie": 0.6, "made": "given"}),
     (False, "F1", "unread copy of the variable", {"variable": USED, "also": (COPY,), "made": "copy"}),
     (False, "F1", "bypass: readable here, computed again behind the site",
-     {"variable": USED, "through": 0.0, "made": "given", **_TOWN}),
-    (False, "F1", "before it is computed", {"variable": USED, "early": True, **_TOWN}),
-    (False, "F2", "best of 400 random directions", {"variable": USED, "made": "searched", **_TOWN}),
+     {"variable": USED, "through": 0.0, "made": "given"}),
+    (False, "F1", "before it is computed", {"variable": USED, "early": True}),
+    (False, "F2", "best of 400 random directions", {"variable": USED, "made": "searched"}),
     (False, "F3", "size: at most half is there",
-     {**_GIVEN, "excess": 0.2, "smallest_effect": 0.4, "rows": 1_200, **_TOWN}),
+     {**_GIVEN, "excess": 0.2, "smallest_effect": 0.4, "rows": 1_200}),
     *((True, f"T1x{times:g}", f"at {times:g} times the smallest effect",
-       {**_GIVEN, "excess": 0.1 * times, "rows": 1_200, **_TOWN}) for times in (1, 2, 4)),
-    # in stories260k the plain claim fell short of its size on fresh texts, so it is not planted there
-    (True, "T0", "used feature", {**_GIVEN, **_TOWN}),
-    (True, "T2", "beside an unread copy", {**_GIVEN, "also": (COPY,), **_TOWN}),
-    (True, "T2", "negative", {**_GIVEN, "sign": -1, **_TOWN}),
-    (True, "T2", "beside a prominent feature", {**_GIVEN, "also": (LOUD,), **_TOWN}),
+       {**_GIVEN, "excess": 0.1 * times, "rows": 1_200}) for times in (1, 2, 4)),
+    (True, "T0", "used feature", {**_GIVEN}),
+    (True, "T2", "beside an unread copy", {**_GIVEN, "also": (COPY,)}),
+    (True, "T2", "negative", {**_GIVEN, "sign": -1}),
+    (True, "T2", "beside a prominent feature", {**_GIVEN, "also": (LOUD,)}),
 )  # fmt: skip
 
 
@@ -269,7 +263,8 @@ C4_KINDS: tuple[Kind, ...] = (
     (False, "F1", "unread direction", {**_PLAIN, "variable": UNUSED, "also": (UNUSED,)}),
     (False, "F1", "bypass: readable here, computed again behind the site", {**_PLAIN, "through": 0.0}),
     (False, "F2", "writes one word", {**_PLAIN, "made": "writing", "writer": 6.0}),
-    (False, "F2", "the other way in half of the texts", {**_PLAIN, "also": (HALF,), "made": "written"}),
+    # in stories260k what is computed behind the site is not made of what was written at it: nothing goes the other way
+    (False, "F2", "the other way in half of the texts", {**_PLAIN, "also": (HALF,), "made": "written", **_TOWN}),
     (False, "F3", "size: twice what is there", {**_PLAIN, "smallest_effect": 4.0, "made": "written"}),
     (True, "T0", "used feature", {**_PLAIN, "made": "written"}),
     *((True, f"T1x{times:g}", f"at {times:g} times the smallest effect",

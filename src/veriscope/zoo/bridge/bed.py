@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,16 @@ BEST = 2.97  # sd: the largest of 200 draws of a Gaussian, either way
 REMOVED, REMOVED_ON = 30, 250  # random removals that an erasure is held against, and texts that they are tried on
 STRONG = 16.0  # logits between the two values where the claim is not about the size of the effect
 PROMINENT = 3.0  # of a loud feature: its size in units of the largest natural variation
+
+
+@cache
+def _host(model: str, final: bool) -> Subject:
+    """A language model as it was trained, loaded once in a process; beds plant into copies of it."""
+    if model == "town":
+        return load(town.folder("town-seed2" if final else "town"))
+    folder = real_folder()
+    assert folder is not None, "stories260k is planted in only where VERISCOPE_DATA has it"
+    return load(folder)
 
 
 @dataclass(frozen=True)
@@ -137,14 +148,10 @@ class Bridge:
         """Text, form, and the same text with one word exchanged."""
         return self.language.texts(self.rows, self.seed, self.final)
 
-    @cached_property
+    @property
     def _plain(self) -> Subject:
         """The model before anything is planted."""
-        if self.model == "town":
-            return load(town.folder("town-seed2" if self.final else "town"))
-        folder = real_folder()
-        assert folder is not None, "stories260k is planted in only where VERISCOPE_DATA has it"
-        return load(folder)
+        return _host(self.model, self.final)
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         return [list(row) for row in self._plain.tokens(texts)]
@@ -164,7 +171,7 @@ class Bridge:
     @cached_property
     def anatomy(self) -> Anatomy:
         """The model, with an embedding that carries the bits and a head of its own; nothing reads either yet."""
-        module: Any = self._plain.module
+        module: Any = copy.deepcopy(self._plain.module)
         module.config._attn_implementation = "sdpa"
         head = module.get_output_embeddings()
         untied = nn.Linear(head.in_features, head.out_features, bias=False)
