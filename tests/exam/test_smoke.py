@@ -28,6 +28,7 @@ def on_file() -> list[dict[str, Any]]:
 
 SMOKE_SEED = 51
 TRUTHS = 2  # beds that a true claim is taken from
+DEAR = ("bridge",)  # each claim plants into a trained model first; tests/zoo/test_bridge*.py hold its truths
 CLEAR = ("T0", "T1x4")  # true beyond doubt, the first that a bed plants of a type
 
 
@@ -39,6 +40,8 @@ def few(claim_type: str) -> list[tuple[str, Planting]]:
     below = {m["witness"]["bed"] for m in on_file() if m["claim_type"] == claim_type and m["witness"]}
     chosen: list[tuple[str, Planting]] = []
     for name in ZOO:
+        if name in DEAR:
+            continue
         try:
             every = [p for _, p in plantings(name, (claim_type,), 1, SMOKE_SEED)]
         except UserError:

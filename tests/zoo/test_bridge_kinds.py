@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pkgutil
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -27,10 +28,23 @@ from veriscope.zoo.planted_information import bits_of_gap
 Built = tuple[Any, Subject, Bridge]
 
 
-def kinds(claim_type: str, *grades: str) -> list[Any]:
-    """A claim of each kind, in each model that it is planted in."""
-    every = plantings(claim_type, 1, seed=90)
-    return [pytest.param(p, id=f"{p.grade}-{p.trap}") for p in every if p.grade.startswith(grades or ("F", "T"))]
+# All kinds take ten minutes (VERISCOPE_EVERY_KIND=1); else the first kind of each of these is tried.
+EVERY = bool(os.environ.get("VERISCOPE_EVERY_KIND"))
+FIRST = {
+    ("C1", "T1x2", "town"), ("C1", "F0", "town"), ("C2", "T1x2", "town"), ("C2", "T0", "stories260k"),
+    ("C2", "F1", "town"), ("C3", "T1x2", "town"), ("C4", "T1x2", "stories260k"),
+}  # fmt: skip
+
+
+def kinds(claim_type: str, *grades: str, final: bool = False) -> list[Any]:
+    """A claim of each kind, in each model that it is planted in; or of the few kinds that are always tried."""
+    found, seen = [], set()
+    for p in plantings(claim_type, 1, seed=90, final=final):
+        place = (claim_type, p.grade, str(dict(p.settings)["model"]))
+        if p.grade.startswith(grades or ("F", "T")) and (EVERY or (place in FIRST and place not in seen)):
+            found.append(pytest.param(p, id=f"{'final-' * final}{p.grade}-{p.trap}"))
+        seen.add(place)
+    return found + (kinds(claim_type, *grades, final=True) if EVERY and not final else [])
 
 
 @pytest.fixture(scope="module")
@@ -125,12 +139,14 @@ def gained(claim: Mediates, subject: Subject) -> float:
 
 @pytest.mark.parametrize("planting", kinds("C2"))
 def test_what_a_swap_does_is_as_the_kind_says(planting: Planting, build: Callable[..., Built]) -> None:
-    claim, subject, _ = build(planting, rows=400)
+    claim, subject, _ = build(planting, rows=400 if "excess" not in dict(planting.settings) else 1_200)
 
     found = gained(claim, subject)
 
     if planting.grade == "F3":
         assert found < claim.smallest_effect / 2 + 0.1
+    elif "excess" in dict(planting.settings):
+        assert found == pytest.approx(dict(planting.settings)["excess"], abs=0.08)  # of a few hundred pairs
     else:
         assert found > claim.smallest_effect + 0.1 if planting.truth else found < claim.smallest_effect - 0.05
 
@@ -168,12 +184,14 @@ def beyond(claim: Necessary, subject: Subject, draws: int = 20) -> float:
 
 @pytest.mark.parametrize("planting", kinds("C3"))
 def test_what_a_removal_costs_is_as_the_kind_says(planting: Planting, build: Callable[..., Built]) -> None:
-    claim, subject, _ = build(planting, rows=400)
+    claim, subject, _ = build(planting, rows=400 if "cost" not in dict(planting.settings) else 1_000)
 
     found = beyond(claim, subject)
 
     if planting.grade == "F3":
         assert found < claim.smallest_effect / 2 + 0.1
+    elif "cost" in dict(planting.settings):
+        assert found == pytest.approx(dict(planting.settings)["cost"], abs=0.05)
     else:
         assert found > claim.smallest_effect + 0.1 if planting.truth else found < claim.smallest_effect - 0.05
 
@@ -236,17 +254,16 @@ def test_an_added_vector_moves_the_answers_beyond_random_ones_as_the_kind_says(
     found = added(bed, WORKING * vector_of(claim, settings.get("made") == "backwards"), settings["variable"])
 
     excess = float(found["excess"])
-    if planting.grade.startswith("T1"):
+    if planting.truth:
         assert excess == pytest.approx(settings["effect"], abs=0.1 + 0.1 * settings["effect"])
-    elif planting.truth:
-        assert excess > claim.smallest_effect + 0.5
+        # at half the dose, half of it, and a quarter of the nats: the budget is 0.02, and within it the claim is true
+        assert float(found["nats"]) < (0.016 if settings["effect"] / 2 < claim.smallest_effect + 0.2 else 0.05)
     else:
         assert excess < (0.75 * claim.smallest_effect if planting.grade == "F3" else 0.0)
-    assert not planting.truth or float(found["nats"]) < 0.016  # the budget is 0.02
 
 
 def test_a_direction_that_one_word_reads_moves_no_other_word_of_its_value(build: Callable[..., Built]) -> None:
-    (planting,) = (p.values[0] for p in kinds("C4", "F2") if "one word" in p.values[0].trap)
+    planting = next(p for p in plantings("C4", 1, seed=90) if "one word" in p.trap)
     claim, _, bed = build(planting, rows=400)
 
     words = added(bed, vector_of(claim, False) / 4, draws=2)["words"]
@@ -255,7 +272,7 @@ def test_a_direction_that_one_word_reads_moves_no_other_word_of_its_value(build:
 
 
 def test_a_vector_turns_half_of_the_texts_the_other_way(build: Callable[..., Built]) -> None:
-    (planting,) = (p.values[0] for p in kinds("C4", "F2") if "other way" in p.values[0].trap)
+    planting = next(p for p in plantings("C4", 1, seed=90) if "other way" in p.trap)
     claim, _, bed = build(planting, rows=400)
 
     answers = added(bed, WORKING * vector_of(claim, False), n=150, draws=2)["answers"]

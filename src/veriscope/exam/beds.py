@@ -10,7 +10,7 @@ from veriscope.errors import UserError, nearest
 from veriscope.exam.planting import Bed, Planting
 
 TYPES = ("C1", "C2", "C3", "C4")
-ZOO = ("planted", "modes", "dormant", "redundant", "swaps", "programs")
+ZOO = ("planted", "modes", "dormant", "redundant", "swaps", "programs", "bridge")
 
 
 class UnknownBed(UserError):

@@ -10,6 +10,7 @@ BUILT = {
     "redundant": ("D2", "heads that share a variable, and the backup that wakes when the first is gone"),
     "swaps": ("D3", "what a swap of a subspace moves and why it is no mediation, one network for each falsehood"),
     "programs": ("R1", "RASP programs compiled to a transformer: each variable, its head and its reader"),
+    "bridge": ("B1", "variables planted into trained language models: town, and stories260k of VERISCOPE_DATA"),
 }
 
 

@@ -10,8 +10,11 @@ TinyStories by others, where VERISCOPE_DATA has it. In a host (see `plant`):
 
 So no variable stands in the input's surface, none is written before block m, and no bag of words carries one. Sizes are
 set by plain runs of the network (`plant.run`), with no code of a trial, and so is the truth of each kind tested; what
-can be read is what the package's own `LogisticProbe` reads. `bed` has the dials. The bed is not yet among those of
-`--bed all`: `veriscope exam --bed veriscope.zoo.bridge`.
+can be read is what the package's own `LogisticProbe` reads. `bed` has the dials.
+
+The Llama multiplies what it reads, so that its own blocks would compute u v before block m does: there its own weights
+read nothing along the carried bits' directions (`plant.blind`). With the bits
+that costs it 0.5 nats a token on these texts (1.70 to 2.17, one bed).
 
 Kinds are named after their host. Without VERISCOPE_DATA only those in town are planted, and that is logged.
 """
@@ -182,30 +185,23 @@ def necessary(
     return Necessary(finding, of=variable, on=data, name=f"{variable} ({made})", **_sized(smallest_effect)), subject
 
 
-# In town alone: in stories260k the few dimensions left make what is erased cost other words as much.
-C3_KINDS: tuple[Kind, ...] = tuple(
-    (truth, grade, trap, {**settings, **_TOWN})
-    for truth, grade, trap, settings in (
-        (False, "F0", "random direction", {"variable": USED, "made": "RandomDirection"}),
-        (False, "F1", "decodable and unused", {"variable": UNUSED, "also": (UNUSED,)}),
-        (False, "F1", "bypass: readable here, computed again behind the site", {"variable": USED, "through": 0.0}),
-        (False, "F2", "high norm and unread", {"variable": LOUD, "also": (LOUD,)}),
-        (False, "F3", "size: at most half is lost", {"variable": USED, "through": 0.35, "smallest_effect": 0.7}),
-        (True, "T0", "used feature", {"variable": USED}),
-        *(
-            (
-                True,
-                f"T1x{times:g}",
-                f"at {times:g} times the smallest effect",
-                {"variable": USED, "cost": 0.1 * times, "rows": 1_000},
-            )
-            for times in (2, 4)
-        ),
-        (True, "T2", "beside an unread copy", {"variable": USED, "also": (COPY,)}),
-        (True, "T2", "negative", {"variable": USED, "sign": -1}),
-        (True, "T2", "beside a prominent feature", {"variable": USED, "also": (LOUD,)}),
-    )
-)
+# In town alone: in stories260k the few dimensions left make what is erased cost other words as much. No smaller T1x
+# kinds: on fresh texts a size comes out up to .05 larger or smaller, whatever it is.
+C3_KINDS: tuple[Kind, ...] = (
+    (False, "F0", "random direction", {"variable": USED, "made": "RandomDirection", **_TOWN}),
+    (False, "F1", "decodable and unused", {"variable": UNUSED, "also": (UNUSED,), **_TOWN}),
+    (False, "F1", "bypass: readable here, computed again behind the site",
+     {"variable": USED, "through": 0.0, **_TOWN}),
+    (False, "F2", "high norm and unread", {"variable": LOUD, "also": (LOUD,), **_TOWN}),
+    (False, "F3", "size: at most half is lost",
+     {"variable": USED, "through": 0.35, "smallest_effect": 0.7, **_TOWN}),
+    (True, "T0", "used feature", {"variable": USED, **_TOWN}),
+    *((True, f"T1x{times:g}", f"at {times:g} times the smallest effect",
+       {"variable": USED, "cost": 0.1 * times, "rows": 1_000, **_TOWN}) for times in (2, 4)),
+    (True, "T2", "beside an unread copy", {"variable": USED, "also": (COPY,), **_TOWN}),
+    (True, "T2", "negative", {"variable": USED, "sign": -1, **_TOWN}),
+    (True, "T2", "beside a prominent feature", {"variable": USED, "also": (LOUD,), **_TOWN}),
+)  # fmt: skip
 
 
 # ---- C4 STEERS

@@ -590,14 +590,11 @@ class Planter:
         ids = bed.fresh[: SIZED_ON // 4]
         removals = [
             lambda h: h,
-            lambda h: h - ((h - centre) @ right)[:, None] * left,
+            _cut(left, right, centre),
             lambda h: sample[torch.randint(len(sample), (len(h),), generator=rng)],
         ]
         intact, erased, other = endings(self.anatomy, ids, bed.block, removals)
-        at_random = endings(
-            self.anatomy, ids[:REMOVED_ON], bed.block,
-            [lambda h, d=d: h - ((h - centre) @ d)[:, None] * d for d in random],
-        )  # fmt: skip
+        at_random = endings(self.anatomy, ids[:REMOVED_ON], bed.block, [_cut(d, d, centre) for d in random])
         value = self._values(ids)[:, None]
         means = [(value * (intact - after)).mean(0) for after in (erased, other)]
         usual = (value[:REMOVED_ON] * (intact[:REMOVED_ON] - at_random)).mean(1)
@@ -644,6 +641,13 @@ def read_bits(h: Float[Tensor, "text d_model"], codes: Int[Tensor, "text"], fold
         calibration = platt(seen, label, 2)
         told.append((calibration.log2_prob(seen, label) - calibration.prior_log2_prob(label)).mean())
     return float(torch.stack(told).mean())
+
+
+def _cut(
+    left: Float[Tensor, "d_model"], right: Float[Tensor, "d_model"], centre: Float[Tensor, "d_model"]
+) -> Callable[[Tensor], Tensor]:
+    """What is read of a stream, against a centre, taken out of it along where it is written."""
+    return lambda h: h - ((h - centre) @ right)[:, None] * left
 
 
 def _solved(measured: Callable[[float], float], wanted: float, high: float) -> float:
