@@ -262,9 +262,11 @@ C4_KINDS: tuple[Kind, ...] = (
     # in stories260k what is computed behind the site is not made of what was written at it: nothing goes the other way
     (False, "F2", "the other way in half of the texts", {**_PLAIN, "also": (HALF,), "made": "written", **_TOWN}),
     (False, "F3", "size: twice what is there", {**_PLAIN, "smallest_effect": 4.0, "made": "written"}),
-    (True, "T0", "used feature", {**_PLAIN, "made": "written"}),
+    # True ones in town alone: in stories260k the best of 200 random directions does two thirds as much at the same length,
+    # and as much at a dose of its own that costs no more, so that nothing here shows the claim true against those.
+    (True, "T0", "used feature", {**_PLAIN, "made": "written", **_TOWN}),
     *((True, f"T1x{times:g}", f"at {times:g} times the smallest effect",
-       {"variable": USED, "effect": 0.5 * times, "made": "written"}) for times in (0.5, 1, 2, 4)),
-    (True, "T2", "negative", {**_PLAIN, "made": "written", "sign": -1}),
-    (True, "T2", "negative doses", {**_PLAIN, "made": "backwards"}),
+       {"variable": USED, "effect": 0.5 * times, "made": "written", **_TOWN}) for times in (0.5, 1, 2, 4)),
+    (True, "T2", "negative", {**_PLAIN, "made": "written", "sign": -1, **_TOWN}),
+    (True, "T2", "negative doses", {**_PLAIN, "made": "backwards", **_TOWN}),
 )  # fmt: skip
