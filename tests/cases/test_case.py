@@ -115,6 +115,17 @@ def test_the_plan_counts_what_will_be_run(trigger: Case) -> None:
     assert plan.seconds > 0
 
 
+def test_what_is_as_expected_is_foretold_to_take_no_repairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_one_pass", lambda changes: 1.0)
+    log = example("clean")
+    changes = begin(log, model_of(log))
+
+    short = expected(changes).seconds
+    long = expected(changes, Options(expected=("something else",))).seconds
+
+    assert long - short == pytest.approx(module.CAUSES + module.REPAIRS / module.SHORT)
+
+
 def test_nothing_before_the_span_but_one_word_still_makes_a_page() -> None:
     log = log_of({"prompt": "two", "completion": " birds sing .", "strange": "birds"})
 

@@ -31,6 +31,7 @@ def test_the_page_opens_and_is_no_wider_than_its_window(tmp_path: Path, name: st
     frame.write_text(
         f'<iframe id="f" src="{page.name}" width="400" height="900"></iframe><script>onload = () => {{'
         "const d = document.getElementById('f').contentDocument.documentElement;"
+        "d.querySelectorAll('details').forEach(part => { part.open = true });"
         "const drawn = d.querySelectorAll('.ribbon').length;"
         "document.title = `wide ${d.scrollWidth} of ${d.clientWidth}, drawn ${drawn}` }</script>"
     )
