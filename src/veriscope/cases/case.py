@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -75,7 +76,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a case will take, before it is begun: half of it to twice as much, as it goes by one timed pass.
+    """What a case will take, before it is begun: half of it to twice as much, as it goes by a few timed passes.
 
     Attributes:
         tokens: Of the text up to the end of the strange span.
@@ -175,19 +176,20 @@ def _as_expected(changes: Changes, options: Options) -> bool:
 
 
 def _one_pass(changes: Changes) -> float:
-    """Seconds of a whole pass, by a context without its first sentence: the text itself is hardly run a second time."""
+    """Seconds of a whole pass, by contexts without an early sentence: the text itself is hardly run a second time."""
     begun = time.perf_counter()
     changes.base  # noqa: B018 (also warms up)
-    took = time.perf_counter() - begun
-    contexts = [changes.removed([unit.name]) for unit in changes.parts[:1]]
-    cost = changes.cost(contexts)
-    if cost == 0:
-        return took
-    begun = time.perf_counter()
-    changes.run(contexts)
-    return (time.perf_counter() - begun) / cost
+    took = [time.perf_counter() - begun]
+    for unit in changes.parts[:TIMED]:
+        context = changes.removed([unit.name])
+        if (cost := changes.cost([context])) > 0:
+            begun = time.perf_counter()
+            changes.run([context])
+            took.append((time.perf_counter() - begun) / cost)
+    return statistics.median(took[1:] or took)
 
 
+TIMED = 3  # passes, of which the middle one counts: a busy machine makes single ones far too slow
 SHARED = 0.55  # of a pass that a changed context costs: what stands before the change is not run again
 STEP = 0.3  # of a pass that a token said by all draws together costs
 CAUSES = 80.0  # passes for the tests of the cause list: 50 to 150 were measured, hardly more for longer logs

@@ -63,7 +63,9 @@ def plan_table(ready: Sequence[Ready]) -> Table:
             ]
         table.add_row(*cells)
     total = sum(one.plan.seconds for one in ready if one.plan is not None)
-    table.caption = f"about {max(total, 1):.0f} s in all, by one timed pass each; half to twice that, by what is found"
+    table.caption = (
+        f"about {max(total, 1):.0f} s in all, by a few timed passes each; single ones may take half or twice that"
+    )
     table.caption_justify = "left"
     return table
 
