@@ -23,7 +23,7 @@ from veriscope.cases.flow import Flow
 from veriscope.cases.logs import Log, Mark
 from veriscope.cases.outside import Depth, Outside, outside
 from veriscope.cases.plain import made, plain
-from veriscope.cases.repair import Repair, repairs
+from veriscope.cases.repair import Effort, Repair, repairs
 from veriscope.cases.shapley import Shapley, shapley
 from veriscope.cases.transcript import Transcript, mark, transcript
 from veriscope.cases.travel import Travel, travel
@@ -165,7 +165,8 @@ def expected(changes: Changes, options: Options = Options()) -> Plan:
     passes = edits * SHARED + min(options.shapley_passes, 2.0**parts) + spoken
     tokens = len(changes.transcript.ids)
     if not _as_expected(changes, options):
-        passes += CAUSES + (REPAIRS / max(tokens, SHORT) if options.repair else 0.0)
+        spent = min(REPAIRS, Effort().work / changes.subject.n_parameters) if options.repair else 0.0
+        passes += CAUSES + spent / max(tokens, SHORT)
     return Plan(tokens, len(changes.units), passes * one)
 
 
