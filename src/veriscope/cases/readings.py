@@ -34,11 +34,10 @@ from veriscope.findings import Reading
 from veriscope.ledger import Ledger, use
 from veriscope.methods import LogisticProbe, MeanDifference, cluster_folds, encode, held_out_scores
 from veriscope.methods.bits import calibrated_bits, platt
-from veriscope.subjects import Subject
+from veriscope.subjects import Add, Edit, Subject
 from veriscope.subjects.endings import continuations
 from veriscope.trials import Effort, Verdict, trial
 from veriscope.trials.statistics import Resampler, clopper_pearson
-from veriscope.trials.steers import Bench
 
 Told = Callable[[str], None]
 HALVES = 40  # fits on half of the dev logs: what intervals are made of
@@ -47,7 +46,7 @@ MOST_SITES = 16  # blocks are thinned out evenly beyond that
 DOSES = (-1.0, 0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)  # gaps between the means; C4 takes the largest affordable
 PUSHED = 48  # dev logs on which the site of a push is chosen
 NEUTRAL, NEUTRAL_TOKENS = 800, 40  # texts that the model writes itself, for side effects
-SCREENED = 160  # of these, by which the site of a push is chosen
+SCREENED = 200  # of these, by which the site of a push is chosen
 MOST_WORDS, LIKELY, TELLING = 3, 0.05, 1.0  # first words of a reply: how many, how likely at least, and nats apart
 ASKED = 60  # held-out logs on which the model is asked
 C1_PASSES, C4_PASSES = 9, 60  # passes of every log that the trials take, roughly
@@ -190,6 +189,7 @@ class _Trainer:
         self.vectors: dict[str, Tensor] = {}
         self.held: Sample | None = None
         self.neutral = neutral
+        self.begun = [text[: 1 + text.find(" ", len(text) // 2)].strip() or text for text in neutral[:SCREENED]]
 
     def train(self) -> _Trained:
         two = len(self.attribute.values) == 2
@@ -239,11 +239,10 @@ class _Trainer:
         fold = cluster_folds(dev.clusters, seed=self.seed)
         probes = [LogisticProbe(site=site, seed=self.seed) for site in self.sites]
         readings = [probe.fit(self.subject, dev) for probe in probes]
+        acts = [self.subject.acts(dev.texts, site).float().cpu() for site in self.sites]
         scores = [
-            held_out_scores(
-                probe, self.subject.acts(dev.texts, probe.site).float().cpu(), codes[None], fold, n_classes=2
-            )
-            for probe in probes
+            held_out_scores(probe, some, codes[None], fold, n_classes=2)
+            for probe, some in zip(probes, acts, strict=True)
         ]
         bits = calibrated_bits(torch.cat(scores), codes.repeat(len(scores), 1), 2)
         best = int((bits >= bits.max() - NEARLY).nonzero()[0])
@@ -279,42 +278,54 @@ class _Trainer:
         for toward in sides:
             self.told(f"{reading.name}: C4, does it steer towards '{toward}'")
             try:
-                claim = self._best_push(on, toward, words, f"{reading.name} steers towards {toward}")
+                finding = self._best_push(on, toward, words)
+                claim = Steers(
+                    finding, toward=toward, of=self.attribute.name, on=on, targets=words, doses=DOSES, at="last",
+                    neutral=self.neutral, name=f"{reading.name} steers towards {toward}",
+                )  # fmt: skip
                 verdict = self._trial(claim)
             except UserError as error:
                 return NotRun(f"no push can be put on trial ({error})")
             dose = working_dose(verdict)
-            finding = claim.finding
-            assert isinstance(finding, Reading)
             vector = finding.as_change("add", toward).vector
             assert vector is not None
             self.vectors[f"{reading.name} toward {toward}"] = vector.float().cpu() * dose
             out.append(Push(toward, finding.site, dose, words[toward], short(verdict)))
         return tuple(out)
 
-    def _best_push(self, on: Examples, toward: str, words: dict[str, tuple[str, ...]], name: str) -> Steers:
-        """The method and site that move the words most on dev within the side-effect budget.
+    def _best_push(self, on: Examples, toward: str, words: dict[str, tuple[str, ...]]) -> Reading:
+        """The vector that moves the words most on dev for what it costs on neutral text.
 
-        Judged as the trial will judge it, on dev alone and on fewer neutral texts; all that was looked at counts as
-        tried.
+        Half a gap is added. What it moves grows with the dose and what it costs (KL divergence) with its square, so the
+        first over the root of the second is what a budget buys. Every method at every site counts as tried.
         """
+        some = on.dev.where(lambda e: e.label != toward)
+        rng = np.random.default_rng([self.seed, 0xA7])
+        some = some.take(sorted(rng.permutation(len(some))[:PUSHED].tolist()))
+        targets, foils = _first_tokens(self.subject, some.texts[0], words, toward)
+        plain = [self._last_logits(texts) for texts in (some.texts, self.begun)]
         methods = [kind(site=site, seed=self.seed) for kind in (MeanDifference, LogisticProbe) for site in self.sites]
-        best: tuple[float, Steers] | None = None
+        best: tuple[float, Reading] | None = None
         for method in methods:
             finding = method.fit(self.subject, on.dev)
-            finding = replace(finding, origin=dataclasses.replace(finding.origin, tried=len(methods)))
-            claim = Steers(
-                finding, toward=toward, of=self.attribute.name, on=on, targets=words, doses=DOSES, at="last", name=name,
-                neutral=self.neutral,
-            )  # fmt: skip
-            some = replace(claim, neutral=self.neutral[:SCREENED])
-            bench = Bench(some, self.subject, on.dev, self.seed, self.effort)
-            moved = float(bench.steering.shifts(bench.dev_prompts.spread(PUSHED, self.seed), [bench.working]).mean())
-            gain = moved if bench.dose.fits else min(moved, 0.0)
-            if best is None or gain > best[0]:
-                best = gain, claim
+            vector = finding.as_change("add", toward).vector
+            assert vector is not None
+            edit = Edit(finding.site, Add(vector * 0.5), at="last")
+            moved, cost = (self._last_logits(texts, edit) for texts in (some.texts, self.begun))
+            apart = moved - plain[0]
+            gain = float((apart[:, targets].mean(1) - apart[:, foils].mean(1)).mean())
+            shares = plain[1].log_softmax(-1)
+            kl = float((shares.exp() * (shares - cost.log_softmax(-1))).sum(-1).mean())
+            worth = gain / max(kl, 1e-9) ** 0.5
+            if best is None or worth > best[0]:
+                best = worth, finding
         assert best is not None
-        return best[1]
+        return replace(best[1], origin=dataclasses.replace(best[1].origin, tried=len(methods)))
+
+    def _last_logits(self, texts: Sequence[str], edit: Edit | None = None) -> Float[Tensor, "text vocab"]:
+        found = self.subject.run(texts, edits=[edit] if edit is not None else [], logits="last").logits
+        assert found is not None
+        return found.float().cpu()
 
     # ---- beside the words and the asking
 
@@ -460,11 +471,10 @@ def telling_words(subject: Subject, dev: Sample) -> dict[str, tuple[str, ...]] |
 
 
 def _first_tokens(
-    subject: Subject, sample: Sample, words: dict[str, tuple[str, ...]], toward: str
+    subject: Subject, text: str, words: dict[str, tuple[str, ...]], toward: str
 ) -> tuple[list[int], list[int]]:
     """Tokens of the words of one side, and of the other."""
-    text = sample.texts[0]
-    ids = {name: [int(n) for n in subject.answer_ids([text] * len(some), list(some))] for name, some in words.items()}
+    ids = {name: subject.answer_ids([text] * len(some), list(some)).tolist() for name, some in words.items()}
     return ids[toward], [n for name, some in ids.items() if name != toward for n in some]
 
 
