@@ -29,11 +29,12 @@ from veriscope.subjects.generation import generate
 from veriscope.subjects.plan import plan
 from veriscope.subjects.run import execute
 
-Word = Literal["caused", "moved", "no effect"]
+Word = Literal["caused", "moved", "not shown"]
 MOST_REPLIES = 8  # the last ones, that readings are made before
 MOST_MOVED = 3  # units that are shown for a reading
 RANDOM = 20  # pushes of the same length: the strange words must fall further than under any of them
 SAID = 24  # tokens of a reply that are said again
+LEAST = 0.5  # logits that a push must move the choice by, the least that C4 calls an effect
 IRRELEVANT = 16  # neutral texts put in, that a reading must be moved further than
 
 
@@ -96,17 +97,21 @@ class TurnReading:
 class Swap:
     """The strange reply asked for again with the attribute swapped inside.
 
+    The push is as strong as its C4 trial found harmless, which may be less than the whole way to the other value: then
+    a reply that stays does not show that the attribute did not cause it.
+
     Attributes:
         attribute, was, to: What was read, and what it was pushed to.
-        site, dose: As the C4 trial held them.
+        site, dose: As the C4 trial held them; a dose of 1 is the whole gap between the two values.
         replies: Numbers of the turns before which it was pushed: those where it was read so.
         before, after: The most likely reply without and with the push.
-        nats: How far the log-probability of the strange words falls.
-        gone: Whether they are no longer what is said.
-        random: The fall under each random push of the same length.
+        margin: Logits by which the strange words' first token leads the next best, or lags behind it (negative).
+        moved: Logits that the push takes off that.
+        gone: Whether the strange words are no longer what is said.
+        random: What random pushes of the same length take off.
         random_gone: Random pushes under which they are gone.
-        word: "caused": gone, and they fall further than under any random push. "moved": they fall further, and are
-            still said. "no effect": neither.
+        whole: The reply at a dose of 1, where the dose is below: beyond what C4 checked, so it counts for nothing.
+        word: "caused": gone, and moved further than under any random push. "moved": only the latter. Else "not shown".
     """
 
     attribute: str
@@ -117,10 +122,12 @@ class Swap:
     replies: tuple[int, ...]
     before: str
     after: str
-    nats: float
+    margin: float
+    moved: float
     gone: bool
     random: tuple[float, ...]
     random_gone: int
+    whole: str | NotRun
     word: Word
 
 
@@ -191,13 +198,20 @@ def _percent(value: float, low: float, high: float) -> str:
 
 def swap_words(swap: Swap) -> str:
     """What a swap showed."""
-    what = f"With {swap.attribute} swapped inside to '{swap.to}'"
-    falls = f"{swap.nats:+.1f} nats; random pushes of the same length {max(swap.random, default=0.0):+.1f} at most"
+    what = f"Pushed inside from {swap.attribute} '{swap.was}' to '{swap.to}'"
+    size = (
+        f"{swap.moved:.1f} of the {swap.margin:.1f} logits by which its words lead, random pushes of that length "
+        f"{max(swap.random):.1f} at most"
+    )
     if swap.word == "caused":
-        return f"{what} it says '{swap.after.strip()}' instead: it caused the reply ({falls})."
+        return f"{what} it says '{swap.after.strip()}' instead, so that is what caused the reply ({size})."
+    whole = "" if isinstance(swap.whole, NotRun) else (
+        f"; the push is {swap.dose:g} of the way, no further is free of side effects; all the way it would say "
+        f"'{swap.whole.strip()}'"
+    )  # fmt: skip
     if swap.word == "moved":
-        return f"{what} the strange words become less likely but are still said: a part of the cause ({falls})."
-    return f"{what} the reply does not change beyond random pushes: it did not cause it ({falls})."
+        return f"{what} it leans away from its reply and still gives it: a part of the cause ({size}{whole})."
+    return f"{what} it gives the same reply: that it caused it is not shown ({size}{whole})."
 
 
 def user_model(changes: Changes, subject: Subject, readings: Readings) -> UserModel:
@@ -268,7 +282,8 @@ class _LastTokens:
 def _read_before(changes: Changes, reply: int, subject: Subject, readings: Readings) -> Iterator[TurnReading]:
     """Every reading that may speak, before one reply, with what moved it."""
     seen = changes.transcript
-    without = {unit.name: changes.removed([unit.name]) for unit in changes.parts}
+    parts = [unit for unit in changes.parts if unit.spans[-1][1] < len(seen.context.rstrip())]  # read at the last words
+    without = {unit.name: changes.removed([unit.name]) for unit in parts}
     odd = _irrelevant(changes)
     contexts = [tuple(seen.before), *without.values(), *odd]
     acts = _acts(changes, contexts, [one.site for one in readings.speaking])
@@ -389,26 +404,38 @@ def _swapped(
 
     plain, again = _asked_again(seen, subject, []), _asked_again(seen, subject, edits(vector))
     rng = torch.Generator().manual_seed(changes.seed)
-    falls, gone = [], 0
+    random, gone = [], 0
     for _ in range(RANDOM):
         noise = torch.randn(len(vector), generator=rng)
         other = _asked_again(seen, subject, edits(noise / noise.norm() * vector.norm()))
-        falls.append(plain.nats - other.nats)
+        random.append(plain.margin - other.margin)
         gone += _is_gone(plain, other)
-    fall = plain.nats - again.nats
-    beyond, vanished = fall > max(falls), _is_gone(plain, again)
-    word: Word = "caused" if beyond and vanished else "moved" if beyond and fall >= HALF else "no effect"
+    moved, vanished = plain.margin - again.margin, _is_gone(plain, again)
+    beyond = moved > max(random) and moved >= LEAST
+    word: Word = "caused" if beyond and vanished else "moved" if beyond else "not shown"
     start = seen.tokens_of(seen.turns[seen.strange.turn] or seen.span)[0]
-    said = [_says(seen, subject, some, start) for some in ([], edits(vector))]
-    return Swap(attribute, was, push.toward, push.site, push.dose, replies, said[0], said[1], fall, vanished,
-                tuple(falls), gone, word)  # fmt: skip
+    before, after = (_says(seen, subject, some, start) for some in ([], edits(vector)))
+    whole: str | NotRun = NotRun("the push already goes all the way")
+    if 0 < push.dose < 1:
+        whole = _says(seen, subject, edits(vector / push.dose), start)
+    return Swap(
+        attribute, was, push.toward, push.site, push.dose, replies, before, after, plain.margin, moved, vanished,
+        tuple(random), gone, whole, word,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class _Again:
-    """The strange words under a push: their log-probability, and whether they are what is said."""
+    """The strange words under a push.
+
+    Attributes:
+        nats: Their log-probability.
+        margin: Logits by which the first of them leads the best other token.
+        said: Whether they are what is said.
+    """
 
     nats: float
+    margin: float
     said: bool
 
 
@@ -424,16 +451,20 @@ def _asked_again(seen: Transcript, subject: Subject, edits: Sequence[Edit]) -> _
     todo = plan([ids], batch_tokens=len(ids), fill=engine.fill, device=subject.device)
     run, _ = execute(engine, todo, reads=(), edits=list(edits), logits="all", grad=False, site=engine.sites)
     assert run.logits is not None
-    shares = run.logits[0, first - 1 : len(ids)].float().log_softmax(-1).cpu()
-    ending = torch.tensor(seen.ending)
-    return _Again(float(shares.gather(1, ending[:, None]).double().sum()), shares.argmax(-1).equal(ending))
+    logits = run.logits[0, first - 1 : len(ids)].float().cpu()
+    shares, ending = logits.log_softmax(-1), torch.tensor(seen.ending)
+    others = logits[0].clone()
+    others[ending[0]] = -torch.inf
+    nats = float(shares.gather(1, ending[:, None]).double().sum())
+    return _Again(nats, float(logits[0, ending[0]] - others.max()), shares.argmax(-1).equal(ending))
 
 
 def _says(seen: Transcript, subject: Subject, edits: Sequence[Edit], start: int) -> str:
-    """The most likely reply from its beginning."""
+    """The most likely reply from its beginning, as long as the one in the log."""
     engine: Any = subject._engine
-    context = subject.context
-    tokens = SAID if context is None else min(SAID, context - start)
+    chars = seen.turns[seen.strange.turn] or seen.span
+    context, size = subject.context, len(subject.reader.encode_bare(seen.text[slice(*chars)]))
+    tokens = min(SAID, size, SAID if context is None else context - start)
     if tokens < 1:
         return ""
     new, _ = generate(

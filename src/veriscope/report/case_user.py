@@ -15,7 +15,7 @@ from veriscope.report.text import number
 from veriscope.trials.evidence import Estimate
 
 SHARES = Axis(-0.04, 1.04)
-SWAP_TONE = {"caused": "named", "moved": "open", "no effect": "mute"}
+SWAP_TONE = {"caused": "named", "moved": "open", "not shown": "mute"}
 
 
 def user_words(found: UserModel) -> list[str]:
@@ -111,21 +111,29 @@ def _swaps(swaps: Sequence[Swap]) -> Html | None:
         tone = SWAP_TONE[one.word]
         verdict = el("span", icon("good") if one.word == "caused" else None, one.word, class_="word")
         name = el("span", given(f"{one.attribute}: {one.was} → {one.to}"), class_="name")
-        place = el("span", f"{one.site}, {number(one.dose)} times the gap", class_="under")
-        pushes = f"{number(min(one.random))} to {number(max(one.random))}"
+        place = el("span", f"{one.site}, {number(one.dose)} of the way", class_="under")
+        after = [el("span", "“", given(shortened(one.after.strip(), 60)), "”")]
+        if isinstance(one.whole, str):
+            after.append(el("span", "all the way, beyond what was checked: “", given(shortened(one.whole.strip(), 40)),
+                            "”", class_="under"))  # fmt: skip
         cells = [
             el("td", "“", given(shortened(one.before.strip(), 60)), "”", data_label="says"),
-            el("td", "“", given(shortened(one.after.strip(), 60)), "”", data_label="says, swapped"),
-            el("td", number(one.nats), data_label="falls, nats"),
-            el("td", pushes, el("span", f"gone in {one.random_gone} of {len(one.random)}", class_="under"),
+            el("td", after, data_label="says, pushed"),
+            el("td", f"{number(one.moved)} of {number(one.margin)}", data_label="moved, logits"),
+            el("td", f"{number(min(one.random))} to {number(max(one.random))}",
+               el("span", f"gone in {one.random_gone} of {len(one.random)}", class_="under"),
                data_label="random pushes"),
         ]  # fmt: skip
         rows.append(el("tr", el("th", verdict, name, place, scope="row"), cells, class_=tone))
-    widths = {"swapped inside": 26, "says": 22, "says, swapped": 22, "strange words fall, nats": 14,
-              "random pushes of that length": 16}  # fmt: skip
+    widths = {"pushed inside": 24, "says": 16, "says, pushed": 26, "moved, of the lead (logits)": 17,
+              "random pushes of that length": 17}  # fmt: skip
     head = el("tr", [el("th", h, scope="col", style=f"width:{w}%") for h, w in widths.items()])
-    caption = el("caption", "The reply asked for again with the attribute pushed to the other value, as strongly as "
-                            "its trial C4 allowed, before every reply where it was read so.")  # fmt: skip
+    caption = el(
+        "caption",
+        "The reply asked for again with the attribute pushed towards the other value, as far as its trial C4 found "
+        "free of side effects, before every reply where it was read so. “Caused” needs another reply, moved further than "
+        "by any random push; a reply that stays under a push of less than the whole way shows nothing.",
+    )
     return el("table", caption, el("thead", head), el("tbody", rows), class_="fixed stack repairs")
 
 
