@@ -239,7 +239,7 @@ class Readings:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         _put(folder / TENSORS, safetensors.torch.save(self._tensors()))
-        _put(folder / RECORD, (json.dumps(self._record(), indent=1) + "\n").encode())
+        _put(folder / RECORD, (json.dumps(self._record()) + "\n").encode())
         return folder
 
     def _tensors(self) -> dict[str, Tensor]:

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -100,9 +101,7 @@ def train_readings(
     ledger = ledger or Ledger.in_memory()
     told("reading the logs")
     heard = [before_reply(one, subject) for one in labelled]
-    told("neutral text, which pushes must leave as it is")
-    neutral = written(subject, seed)
-    effort = effort or Effort()
+    neutral, effort = _Neutral(subject, seed, told), effort or Effort()
     with use(ledger):
         parts = [_Trainer(subject, heard, one, seed, told, ledger, effort, neutral).train() for one in attributes]
     names = {one.log.name for one in labelled}
@@ -179,7 +178,7 @@ class _Trainer:
 
     def __init__(
         self, subject: Subject, heard: Sequence[Heard], attribute: Attribute, seed: int, told: Told, ledger: Ledger,
-        effort: Effort, neutral: tuple[str, ...],
+        effort: Effort, neutral: _Neutral,
     ) -> None:  # fmt: skip
         self.subject, self.attribute, self.seed, self.told = subject, attribute, seed, told
         self.ledger, self.effort = ledger, effort
@@ -189,7 +188,6 @@ class _Trainer:
         self.vectors: dict[str, Tensor] = {}
         self.held: Sample | None = None
         self.neutral = neutral
-        self.begun = [text[: 1 + text.find(" ", len(text) // 2)].strip() or text for text in neutral[:SCREENED]]
 
     def train(self) -> _Trained:
         two = len(self.attribute.values) == 2
@@ -281,7 +279,7 @@ class _Trainer:
                 finding = self._best_push(on, toward, words)
                 claim = Steers(
                     finding, toward=toward, of=self.attribute.name, on=on, targets=words, doses=DOSES, at="last",
-                    neutral=self.neutral, name=f"{reading.name} steers towards {toward}",
+                    neutral=self.neutral.texts, name=f"{reading.name} steers towards {toward}",
                 )  # fmt: skip
                 verdict = self._trial(claim)
             except UserError as error:
@@ -303,7 +301,7 @@ class _Trainer:
         rng = np.random.default_rng([self.seed, 0xA7])
         some = some.take(sorted(rng.permutation(len(some))[:PUSHED].tolist()))
         targets, foils = _first_tokens(self.subject, some.texts[0], words, toward)
-        plain = [self._last_logits(texts) for texts in (some.texts, self.begun)]
+        plain = [self._last_logits(texts) for texts in (some.texts, self.neutral.begun)]
         methods = [kind(site=site, seed=self.seed) for kind in (MeanDifference, LogisticProbe) for site in self.sites]
         best: tuple[float, Reading] | None = None
         for method in methods:
@@ -311,7 +309,7 @@ class _Trainer:
             vector = finding.as_change("add", toward).vector
             assert vector is not None
             edit = Edit(finding.site, Add(vector * 0.5), at="last")
-            moved, cost = (self._last_logits(texts, edit) for texts in (some.texts, self.begun))
+            moved, cost = (self._last_logits(texts, edit) for texts in (some.texts, self.neutral.begun))
             apart = moved - plain[0]
             gain = float((apart[:, targets].mean(1) - apart[:, foils].mean(1)).mean())
             shares = plain[1].log_softmax(-1)
@@ -433,11 +431,24 @@ def _calibrated(
     return torch.cat([slope * weight, (slope * bias + offset)[None]])
 
 
-def written(subject: Subject, seed: int) -> tuple[str, ...]:
+class _Neutral:
     """Texts that the model writes with nothing before them: on its own distribution, and about nothing in the logs."""
-    drawn, _ = continuations(subject, [nothing(subject)], tokens=NEUTRAL_TOKENS, draws=NEUTRAL, seed=seed)
-    texts = dict.fromkeys(subject.reader.decode(ids).strip() for ids in drawn[0][1:] if len(ids) > 3)
-    return tuple(text for text in texts if text)
+
+    def __init__(self, subject: Subject, seed: int, told: Told) -> None:
+        self.subject, self.seed, self.told = subject, seed, told
+
+    @cached_property
+    def texts(self) -> tuple[str, ...]:
+        self.told("neutral text, which pushes must leave as it is")
+        start = nothing(self.subject)
+        drawn, _ = continuations(self.subject, [start], tokens=NEUTRAL_TOKENS, draws=NEUTRAL, seed=self.seed)
+        texts = dict.fromkeys(self.subject.reader.decode(ids).strip() for ids in drawn[0][1:] if len(ids) > 3)
+        return tuple(text for text in texts if text)
+
+    @cached_property
+    def begun(self) -> list[str]:
+        """The first half of some of them: where the state at the last token is about to go on."""
+        return [text[: 1 + text.find(" ", len(text) // 2)].strip() or text for text in self.texts[:SCREENED]]
 
 
 def _pointing(finding: Reading, value: str) -> Reading:
@@ -535,10 +546,3 @@ def contest_words(attribute: str, over_text: tuple[float, float, float]) -> str:
     if high < 0:
         return f"No advantage over the text classifier for '{attribute}': it tells more than the model shows, {size}."
     return f"No advantage over the text classifier for '{attribute}': {size}."
-
-
-def steps(attributes: Sequence[Attribute]) -> Iterator[str]:
-    """Names of the readings that will be trained."""
-    for one in attributes:
-        values = one.values[1:] if len(one.values) == 2 else one.values
-        yield from (f"{one.name}={value}" for value in values)

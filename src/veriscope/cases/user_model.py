@@ -284,7 +284,7 @@ def _read_before(changes: Changes, reply: int, subject: Subject, readings: Readi
     seen = changes.transcript
     parts = [unit for unit in changes.parts if unit.spans[-1][1] < len(seen.context.rstrip())]  # read at the last words
     without = {unit.name: changes.removed([unit.name]) for unit in parts}
-    odd = _irrelevant(changes)
+    odd = _irrelevant(changes, parts)
     contexts = [tuple(seen.before), *without.values(), *odd]
     acts = _acts(changes, contexts, [one.site for one in readings.speaking])
     for one in readings.speaking:
@@ -305,13 +305,13 @@ def _read_before(changes: Changes, reply: int, subject: Subject, readings: Readi
         )
 
 
-def _irrelevant(changes: Changes) -> list[tuple[int, ...]]:
-    """Contexts with neutral words put in before each sentence in turn, of the sizes of the sentences."""
-    sizes = [changes.size([unit.name]) for unit in changes.parts]
+def _irrelevant(changes: Changes, parts: Sequence[Unit]) -> list[tuple[int, ...]]:
+    """Contexts with neutral words put in at the places of units: the reverse of taking out what says nothing."""
+    sizes = [changes.size([unit.name]) for unit in parts]
     out = []
     for n in range(IRRELEVANT if sizes else 0):
-        place = changes.parts[n % len(sizes)].spans[0][0]
-        ids = changes.inserted(place, sizes[(n * 7 + 1) % len(sizes)], n)
+        place = parts[n % len(parts)].spans[0][0]
+        ids = changes.inserted(place, sizes[(n + n // len(sizes)) % len(sizes)], n)
         if not isinstance(ids, NotRun) and changes.fits(ids):
             out.append(ids)
     return out

@@ -131,8 +131,8 @@ def _swaps(swaps: Sequence[Swap]) -> Html | None:
     caption = el(
         "caption",
         "The reply asked for again with the attribute pushed towards the other value, as far as its trial C4 found "
-        "free of side effects, before every reply where it was read so. “Caused” needs another reply, moved further than "
-        "by any random push; a reply that stays under a push of less than the whole way shows nothing.",
+        "free of side effects, before every reply where it was read so. “Caused” needs another reply, moved further "
+        "than by any random push; a reply that stays under a push of less than the whole way shows nothing.",
     )
     return el("table", caption, el("thead", head), el("tbody", rows), class_="fixed stack repairs")
 
