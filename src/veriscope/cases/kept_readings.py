@@ -99,7 +99,7 @@ class Push:
         toward: The value.
         site: Where it is added, at the last token before a reply.
         dose: In gaps between the two classes' means.
-        words: First words of a reply that go with the value on dev: what C4 was held to.
+        words, foils: First words of a reply that go with the value on dev, and with the other: what C4 was held to.
         steers: The C4 trial.
     """
 
@@ -107,6 +107,7 @@ class Push:
     site: str
     dose: float
     words: tuple[str, ...]
+    foils: tuple[str, ...]
     steers: Tried
 
 

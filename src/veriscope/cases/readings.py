@@ -288,7 +288,8 @@ class _Trainer:
             vector = finding.as_change("add", toward).vector
             assert vector is not None
             self.vectors[f"{reading.name} toward {toward}"] = vector.float().cpu() * dose
-            out.append(Push(toward, finding.site, dose, words[toward], short(verdict)))
+            foils = next(some for name, some in words.items() if name != toward)
+            out.append(Push(toward, finding.site, dose, words[toward], foils, short(verdict)))
         return tuple(out)
 
     def _best_push(self, on: Examples, toward: str, words: dict[str, tuple[str, ...]]) -> Reading:

@@ -25,6 +25,7 @@ from veriscope.cases.transcript import Chars, Transcript, transcript
 from veriscope.cases.units import Unit, units
 from veriscope.errors import BadPrompt, NotRun
 from veriscope.subjects import Add, Edit, Subject
+from veriscope.subjects.endings import Ending
 from veriscope.subjects.generation import generate
 from veriscope.subjects.plan import plan
 from veriscope.subjects.run import execute
@@ -46,6 +47,7 @@ class Moved:
         unit, text, turn: What it is; the turn is None where it stands in several.
         spans: Characters of the transcript that was read.
         nats: How far the log-odds of the value read fall without it.
+        reply: How far the log-probability of the reply falls without it (nats).
         word: The word of it without which they fall furthest; empty where none alone goes beyond the floor.
     """
 
@@ -54,6 +56,7 @@ class Moved:
     turn: int | None
     spans: tuple[Chars, ...]
     nats: float
+    reply: float
     word: str
 
 
@@ -68,6 +71,7 @@ class TurnReading:
         low, high: Its 95% interval, over fits on random halves of the labelled logs.
         moved: What moved it most, strongest first.
         floor: The furthest that irrelevant text put in moves the log-odds (nats).
+        reply_floor: The furthest that it moves the log-probability of the reply.
     """
 
     attribute: str
@@ -79,11 +83,23 @@ class TurnReading:
     high: float
     moved: tuple[Moved, ...]
     floor: float | NotRun
+    reply_floor: float | NotRun
+
+    @property
+    def carries(self) -> bool:
+        """Whether the reply, too, hangs on what moved the reading, beyond irrelevant edits."""
+        floor = self.reply_floor
+        return not isinstance(floor, NotRun) and any(part.reply > floor for part in self.moved)
 
     @property
     def read(self) -> str:
-        """What is read; empty where the interval holds both."""
-        return "" if self.low <= 0.5 <= self.high else self.value if self.share > 0.5 else self.rest
+        """What is read; empty where the interval holds both, or where nothing in the log moved it.
+
+        Where nothing in the log says anything of an attribute, a reading still gives a number, and a push along it may
+        still turn a reply round: neither is about this log.
+        """
+        unsure = self.low <= 0.5 <= self.high or not self.moved
+        return "" if unsure else self.value if self.share > 0.5 else self.rest
 
     @property
     def sure(self) -> tuple[float, float, float]:
@@ -111,7 +127,10 @@ class Swap:
         random: What random pushes of the same length take off.
         random_gone: Random pushes under which they are gone.
         whole: The reply at a dose of 1, where the dose is below: beyond what C4 checked, so it counts for nothing.
-        word: "caused": gone, and moved further than under any random push. "moved": only the latter. Else "not shown".
+        covered: Whether the reply begins with a word that C4 was held to, or hangs on the words that moved the reading:
+            else nothing is shown, as a push may do anything to a reply that has nothing to do with it.
+        word: "caused": covered, gone, and moved further than under any random push. "moved": all but gone. Else "not
+            shown".
     """
 
     attribute: str
@@ -128,6 +147,7 @@ class Swap:
     random: tuple[float, ...]
     random_gone: int
     whole: str | NotRun
+    covered: bool
     word: Word
 
 
@@ -184,7 +204,7 @@ class UserModel:
         if not self.turns:
             return "No reading may speak." if self.silent else "Nothing was read."
         if not read:
-            return "Before the strange reply no reading was sure of anything."
+            return "Before the strange reply no reading was sure of anything that the log says."
         parts = [
             f"{one.attribute} '{one.read}' ({one.sure[0]:.0%} [{one.sure[1]:.0%}, {one.sure[2]:.0%}])" for one in read
         ]
@@ -200,18 +220,23 @@ def swap_words(swap: Swap) -> str:
     """What a swap showed."""
     what = f"Pushed inside from {swap.attribute} '{swap.was}' to '{swap.to}'"
     size = (
-        f"{swap.moved:.1f} of the {swap.margin:.1f} logits by which its words lead, random pushes of that length "
+        f"its words led by {swap.margin:.1f} logits, the push takes off {swap.moved:.1f}, random pushes of that length "
         f"{max(swap.random):.1f} at most"
     )
     if swap.word == "caused":
-        return f"{what} it says '{swap.after.strip()}' instead, so that is what caused the reply ({size})."
+        return f"{what} it says '{swap.after.strip()}' instead, so that is what caused the reply: {size}."
     whole = "" if isinstance(swap.whole, NotRun) else (
         f"; the push is {swap.dose:g} of the way, no further is free of side effects; all the way it would say "
         f"'{swap.whole.strip()}'"
     )  # fmt: skip
     if swap.word == "moved":
-        return f"{what} it leans away from its reply and still gives it: a part of the cause ({size}{whole})."
-    return f"{what} it gives the same reply: that it caused it is not shown ({size}{whole})."
+        return f"{what} it leans away from its reply and still gives it: a part of the cause: {size}{whole}."
+    if not swap.covered:
+        return (
+            f"{what} nothing is shown: the reply has none of the words that C4 was held to, and does not hang on what "
+            f"moved this reading."
+        )
+    return f"{what} it gives the same reply: that it caused it is not shown: {size}{whole}."
 
 
 def user_model(changes: Changes, subject: Subject, readings: Readings) -> UserModel:
@@ -282,11 +307,17 @@ class _LastTokens:
 def _read_before(changes: Changes, reply: int, subject: Subject, readings: Readings) -> Iterator[TurnReading]:
     """Every reading that may speak, before one reply, with what moved it."""
     seen = changes.transcript
-    parts = [unit for unit in changes.parts if unit.spans[-1][1] < len(seen.context.rstrip())]  # read at the last words
+    end = len(seen.context.rstrip())  # what stands there is not taken out: it is where the reading is made
+    kinds = ("sentence", "system", "turn")
+    parts = [unit for unit in changes.units.values() if unit.kind in kinds and unit.spans[-1][1] < end]
     without = {unit.name: changes.removed([unit.name]) for unit in parts}
     odd = _irrelevant(changes, parts)
     contexts = [tuple(seen.before), *without.values(), *odd]
-    acts = _acts(changes, contexts, [one.site for one in readings.speaking])
+    acts, endings = _acts(changes, contexts, [one.site for one in readings.speaking])
+    lost = [endings[0].total - one.total for one in endings]
+    by_reply = dict(zip(without, lost[1 : 1 + len(without)], strict=True))
+    none = NotRun("no irrelevant edit could be made")
+    reply_floor = max(map(abs, lost[1 + len(without) :])) if odd else none
     for one in readings.speaking:
         told, spread = readings.log_odds(one, acts[one.site])
         side = 1.0 if told[0] > 0 else -1.0
@@ -295,13 +326,23 @@ def _read_before(changes: Changes, reply: int, subject: Subject, readings: Readi
         by_unit = dict(zip(without, falls[1 : 1 + len(without)].tolist(), strict=True))
         some = sorted((n for n in by_unit if by_unit[n] > furthest), key=lambda n: -by_unit[n])[:MOST_MOVED]
         moved = tuple(
-            _moved(changes, changes.units[n], by_unit[n], one, readings, float(told[0]), side, furthest) for n in some
+            _moved(changes, changes.units[n], (by_unit[n], by_reply[n]), one, readings, float(told[0]), side, furthest)
+            for n in some
         )
-        floor = furthest if odd else NotRun("no irrelevant edit could be made")
+        floor = furthest if odd else none
         shares = torch.sigmoid(spread[:, 0]).quantile(torch.tensor([0.025, 0.975])).tolist()
         share = float(torch.sigmoid(told[0]))
         yield TurnReading(
-            one.attribute, one.value, one.rest, reply, share, min(shares[0], share), max(shares[1], share), moved, floor
+            one.attribute,
+            one.value,
+            one.rest,
+            reply,
+            share,
+            min(shares[0], share),
+            max(shares[1], share),
+            moved,
+            floor,
+            reply_floor,
         )
 
 
@@ -319,15 +360,16 @@ def _irrelevant(changes: Changes, parts: Sequence[Unit]) -> list[tuple[int, ...]
 
 def _acts(
     changes: Changes, contexts: Sequence[Sequence[int]], sites: Sequence[str]
-) -> dict[str, Float[Tensor, "context d"]]:
+) -> tuple[dict[str, Float[Tensor, "context d"]], list[Ending]]:
+    """What stands at the last token of each context, and the reply behind it."""
     watch = _LastTokens(tuple(dict.fromkeys(sites)), contexts)
-    changes.run(contexts, watch)
-    return {site: watch.at(site) for site in watch.sites}
+    endings = changes.run(contexts, watch)
+    return {site: watch.at(site) for site in watch.sites}, endings
 
 
 def _moved(
-    changes: Changes, unit: Unit, nats: float, one: SpeakerReading, readings: Readings, base: float, side: float,
-    floor: float,
+    changes: Changes, unit: Unit, falls: tuple[float, float], one: SpeakerReading, readings: Readings, base: float,
+    side: float, floor: float,
 ) -> Moved:  # fmt: skip
     """A unit that moved a reading, with the word of it that did most."""
     seen = changes.transcript
@@ -346,11 +388,10 @@ def _moved(
             words.append(word)
     most = ""
     if contexts:
-        told, _ = readings.log_odds(one, _acts(changes, contexts, [one.site])[one.site])
-        falls = (base - told) * side
-        best = int(falls.argmax())
-        most = words[best] if float(falls[best]) > floor else ""
-    return Moved(unit.name, unit.text, unit.turn, unit.spans, nats, most)
+        told, _ = readings.log_odds(one, _acts(changes, contexts, [one.site])[0][one.site])
+        best = int(((base - told) * side).argmax())
+        most = words[best] if float((base - told)[best] * side) > floor else ""
+    return Moved(unit.name, unit.text, unit.turn, unit.spans, *falls, most)
 
 
 # ---- swapping
@@ -365,7 +406,7 @@ def _swaps(
     for reading in readings.speaking:
         here = last.get((reading.attribute, reading.value))
         if here is None or not here.read:
-            why.append(f"'{reading.name}' is not swapped: it is not sure before the strange reply.")
+            why.append(f"'{reading.name}' is not swapped: {_unread(here)}.")
             continue
         for holder, toward in _others(reading, here.read, readings):
             push = holder.push(toward)
@@ -377,8 +418,15 @@ def _swaps(
                 if (one.attribute, one.value) == (reading.attribute, reading.value) and one.read == here.read
             )  # fmt: skip
             vector = readings.vector(holder, push)
-            swaps.append(_swapped(changes, subject, push, vector, reading.attribute, here.read, replies))
+            swaps.append(_swapped(changes, subject, push, vector, here, replies))
     return swaps, list(dict.fromkeys(why))
+
+
+def _unread(here: TurnReading | None) -> str:
+    """Why nothing is read before the strange reply."""
+    if here is not None and not here.moved:
+        return "nothing in the log moves it further than irrelevant edits do, so it is not about this log"
+    return "it is not sure before the strange reply"
 
 
 def _others(reading: SpeakerReading, read: str, readings: Readings) -> list[tuple[SpeakerReading, str]]:
@@ -391,7 +439,7 @@ def _others(reading: SpeakerReading, read: str, readings: Readings) -> list[tupl
 
 
 def _swapped(
-    changes: Changes, subject: Subject, push: Push, vector: Float[Tensor, "d"], attribute: str, was: str,
+    changes: Changes, subject: Subject, push: Push, vector: Float[Tensor, "d"], here: TurnReading,
     replies: tuple[int, ...],
 ) -> Swap:  # fmt: skip
     """The strange reply asked for again under one push, and under random ones of its length."""
@@ -412,15 +460,17 @@ def _swapped(
         gone += _is_gone(plain, other)
     moved, vanished = plain.margin - again.margin, _is_gone(plain, again)
     beyond = moved > max(random) and moved >= LEAST
-    word: Word = "caused" if beyond and vanished else "moved" if beyond else "not shown"
+    covered = here.carries or subject.reader.decode([seen.ending[0]]).strip() in {word.strip() for word in push.foils}
+    shown = beyond and covered
+    word: Word = "caused" if shown and vanished else "moved" if shown else "not shown"
     start = seen.tokens_of(seen.turns[seen.strange.turn] or seen.span)[0]
     before, after = (_says(seen, subject, some, start) for some in ([], edits(vector)))
     whole: str | NotRun = NotRun("the push already goes all the way")
     if 0 < push.dose < 1:
         whole = _says(seen, subject, edits(vector / push.dose), start)
     return Swap(
-        attribute, was, push.toward, push.site, push.dose, replies, before, after, plain.margin, moved, vanished,
-        tuple(random), gone, whole, word,
+        here.attribute, here.read, push.toward, push.site, push.dose, replies, before, after, plain.margin, moved,
+        vanished, tuple(random), gone, whole, covered, word,
     )  # fmt: skip
 
 

@@ -51,7 +51,13 @@ def _over_turns(found: UserModel, some: Sequence[TurnReading]) -> Html:
     rows = []
     for one in some:
         name = [el("span", f"before turn {one.reply}", class_="name")]
-        name.append(el("span", given(f"reads {one.read}" if one.read else "not sure"), class_="under"))
+        name.append(
+            el(
+                "span",
+                given(f"reads {one.read}" if one.read else "not sure" if one.moved else "not about this log"),
+                class_="under",
+            )
+        )
         moved = [_moved(part) for part in one.moved] or [el("span", "nothing beyond irrelevant edits", class_="soft")]
         floor = el("span", f"irrelevant edits: {_floor(one)}", class_="under")
         cells = [
@@ -119,20 +125,21 @@ def _swaps(swaps: Sequence[Swap]) -> Html | None:
         cells = [
             el("td", "“", given(shortened(one.before.strip(), 60)), "”", data_label="says"),
             el("td", after, data_label="says, pushed"),
-            el("td", f"{number(one.moved)} of {number(one.margin)}", data_label="moved, logits"),
-            el("td", f"{number(min(one.random))} to {number(max(one.random))}",
+            el("td", f"{number(one.margin, 1)} less {number(one.moved, 1)}", data_label="lead, less"),
+            el("td", f"{number(min(one.random), 1)} to {number(max(one.random), 1)}",
                el("span", f"gone in {one.random_gone} of {len(one.random)}", class_="under"),
                data_label="random pushes"),
         ]  # fmt: skip
         rows.append(el("tr", el("th", verdict, name, place, scope="row"), cells, class_=tone))
-    widths = {"pushed inside": 24, "says": 16, "says, pushed": 26, "moved, of the lead (logits)": 17,
+    widths = {"pushed inside": 24, "says": 16, "says, pushed": 26, "lead, less (logits)": 17,
               "random pushes of that length": 17}  # fmt: skip
     head = el("tr", [el("th", h, scope="col", style=f"width:{w}%") for h, w in widths.items()])
     caption = el(
         "caption",
         "The reply asked for again with the attribute pushed towards the other value, as far as its trial C4 found "
         "free of side effects, before every reply where it was read so. “Caused” needs another reply, moved further "
-        "than by any random push; a reply that stays under a push of less than the whole way shows nothing.",
+        "than by any random push, and a reply that its trial was about or that hangs on the words which moved the "
+        "reading; one that stays under a push of less than the whole way shows nothing.",
     )
     return el("table", caption, el("thead", head), el("tbody", rows), class_="fixed stack repairs")
 
