@@ -383,12 +383,15 @@ def case_(
     template: Annotated[str, typer.Option(help="auto, chat (insist on the tokenizer's template) or plain")] = "auto",
     expected: Annotated[str | None, typer.Option(help="what should have been said; else what the log says")] = None,
     repair: Annotated[bool, typer.Option("--repair/--no-repair", help="try the repairs of the causes named")] = True,
+    readings: Annotated[
+        Path | None, typer.Option(help="folder of readings of the user, made by `veriscope readings`")
+    ] = None,
     keep: Annotated[Path | None, typer.Option(help="folder of finished parts; the user's cache by default")] = None,
     seed: Annotated[int, typer.Option(help="of everything that is drawn", min=0)] = 0,
 ) -> None:
     """From a strange answer in a chat log to its causes: a page for each log. A killed run goes on where it was."""
     from veriscope.cases.case import Options, home
-    from veriscope.cases.many import gather, prepare, work_all
+    from veriscope.cases.many import gather, prepare, with_readings, work_all
     from veriscope.cases.plain import plain
     from veriscope.report.case_folder import CaseFolder
     from veriscope.report.case_terminal import plan_table, short
@@ -401,6 +404,7 @@ def case_(
     logs, failed = gather(files)
     with aside.status("opening the model, reading the logs"):
         ready = prepare(logs, model, span, options)
+        ready = with_readings(ready, readings) if readings is not None else ready
     aside.print(plan_table(ready))
     folder = CaseFolder.of(out, [one.log for one in ready])
     with _case_bar(len(ready), aside) as told:
@@ -416,6 +420,48 @@ def case_(
     failed += [one.case for one in found if isinstance(one.case, UserError)]
     if failed:
         raise UserError("\n".join(map(str, failed)))
+
+
+@app.command("readings")
+def readings_(
+    labelled: Annotated[
+        Path, typer.Argument(metavar="LABELLED.jsonl", help="logs of which it is known who the user is")
+    ],
+    model: Annotated[str, typer.Option(help="hub id, local folder or zoo name")],
+    out: Annotated[Path, typer.Option(help="folder of the readings")] = Path("veriscope-readings"),
+    taxonomy: Annotated[
+        Path | None, typer.Option(help="YAML of attributes; else the built-in list, and labels that it lacks")
+    ] = None,
+    only: Annotated[str, typer.Option(help="attributes, like trust,view; all that the labels have by default")] = "",
+    seed: Annotated[int, typer.Option(help="of folds, halves, twins and draws", min=0)] = 0,
+) -> None:
+    """Train readings of what a model takes its user to be, and put each on trial. A killed run goes on where it was."""
+    from veriscope.cases import labelled as logs
+    from veriscope.cases.readings import expected_seconds, train_readings
+    from veriscope.ledger import Ledger
+    from veriscope.report.case_terminal import readings_table
+    from veriscope.subjects import load
+
+    aside = Console(stderr=True, highlight=False, soft_wrap=True)
+    found = logs.read_labelled(labelled)
+    known = logs.taxonomy(taxonomy) if taxonomy is not None else logs.attributes_of(found)
+    wanted = tuple(word.strip() for word in only.split(",") if word.strip())
+    if odd := [name for name in wanted if name not in {one.name for one in known}]:
+        raise UserError(f"There is no attribute '{odd[0]}'. Name some of: {', '.join(one.name for one in known)}.")
+    known = tuple(one for one in known if not wanted or one.name in wanted)
+    with aside.status("opening the model"):
+        subject = load(model)
+    guess = expected_seconds(subject, found, known)
+    aside.print(f"{len(found):,} labelled logs, {', '.join(one.name for one in known)}: about {max(guess, 1):.0f} s")
+    out.mkdir(parents=True, exist_ok=True)
+    with closing(Ledger(out / "ledger.db")) as ledger, aside.status("reading the logs") as status:
+        done = train_readings(
+            subject, found, known, seed=seed, told=lambda step: status.update(_escape(step)), ledger=ledger
+        )
+    done.save(out)
+    console.print(readings_table(done))
+    console.print(f"readings  {out}   use them: veriscope case LOG.json --model {model} --readings {out}",
+                  highlight=False, soft_wrap=True, markup=False)  # fmt: skip
 
 
 @contextmanager

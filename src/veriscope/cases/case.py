@@ -20,6 +20,7 @@ from veriscope.cases.causes import Diagnosis, judge, version
 from veriscope.cases.changes import Changes
 from veriscope.cases.cruxes import Cruxes, cruxes
 from veriscope.cases.flow import Flow
+from veriscope.cases.kept_readings import Readings
 from veriscope.cases.logs import Log, Mark
 from veriscope.cases.outside import Depth, Outside, outside
 from veriscope.cases.plain import made, plain
@@ -28,14 +29,19 @@ from veriscope.cases.shapley import Shapley, shapley
 from veriscope.cases.transcript import Transcript, mark, transcript
 from veriscope.cases.travel import Travel, travel
 from veriscope.cases.units import units
+from veriscope.cases.user_model import UserModel, user_model
 from veriscope.errors import NotRun
 from veriscope.exam.code import code_hash
 from veriscope.subjects import Subject
 
 Told = Callable[[str], None]
-STEPS = ("outside causes", "contributions", "cruxes", "flow", "causes", "repairs")
+STEPS = ("outside causes", "contributions", "cruxes", "flow", "user model", "causes", "repairs")
 MOST_REPAIRED = 2  # causes whose repairs are tried, most likely first
-NO_READINGS = NotRun("readings of it are not built yet: this version trains none and puts none on trial")
+NO_READINGS = NotRun(
+    "no readings were given: train them on labelled logs with `veriscope readings LABELLED.jsonl --model MODEL --out "
+    "FOLDER`, and give them with --readings FOLDER"
+)
+NO_TOPICS = NotRun("readings of topics are not built yet: this version trains none and puts none on trial")
 DRAW = "sampling"
 FAR_SHARE = 0.6  # of the nats a token that a word drawn from the whole vocabulary costs
 FAR = 14.0  # nats in all: less likely than one in a million, so no draw explains it
@@ -115,7 +121,7 @@ class Case:
     flow: Travel | NotRun
     diagnosis: Diagnosis
     repairs: tuple[Repair, ...] | NotRun
-    user_model: NotRun
+    user_model: UserModel | NotRun
     topics: NotRun
     expected: tuple[str, ...]
     seed: int
@@ -205,6 +211,7 @@ def work(
     strange: Mark | None = None,
     *,
     options: Options = Options(),
+    readings: Readings | NotRun = NO_READINGS,
     keep: Path | None = None,
     told: Told = lambda step: None,
 ) -> Case:
@@ -214,6 +221,7 @@ def work(
         log: From `read_logs` or `log_of`.
         subject: The model that spoke, or one that may be like it.
         strange: Text, (turn, start, end), or None for what the log marks, else the least expected words.
+        readings: Of what the model takes its user to be, trained on this model.
         keep: Folder in which finished parts stay, each under a hash of log, model, options and code, so that a case
             that was killed goes on where it was; None keeps nothing.
         told: Is given the name of each of the `STEPS` as it begins.
@@ -221,24 +229,30 @@ def work(
     Raises:
         UserError: The log can't be worked on this model at all; see `begin`.
     """
-    return finish(begin(log, subject, strange, options), options, keep=keep, told=told)
+    return finish(begin(log, subject, strange, options), options, readings=readings, keep=keep, told=told)
 
 
 def finish(
-    changes: Changes, options: Options = Options(), *, keep: Path | None = None, told: Told = lambda step: None
+    changes: Changes,
+    options: Options = Options(),
+    *,
+    readings: Readings | NotRun = NO_READINGS,
+    keep: Path | None = None,
+    told: Told = lambda step: None,
 ) -> Case:
     """Work a case that was begun; arguments as in `work`."""
     subject, expected = changes.subject, options.expected or changes.transcript.log.expected
     kept = _Kept(keep, _key(changes, options) if keep is not None else "")
     engine = kept.get("outside", _Engine, lambda: _engine(changes, options, told))
+    user = _user_model(kept, changes, readings, told)
     told("causes")
     found = kept.get("causes", Diagnosis, lambda: judge(changes, expected=expected, seed=options.seed))
     diagnosis = _own(found, engine.outside, subject.vocab_size or 1)
     mended = _repaired(kept, changes, diagnosis, expected, options, told)
     model = Model(subject.name, subject.hash, subject.n_parameters, subject.n_blocks, subject.vocab_size or 1)
     return Case(
-        model, engine.outside, engine.shapley, engine.cruxes, engine.flow, diagnosis, mended, NO_READINGS,
-        NO_READINGS, expected, options.seed, kept.seconds,
+        model, engine.outside, engine.shapley, engine.cruxes, engine.flow, diagnosis, mended, user, NO_TOPICS,
+        expected, options.seed, kept.seconds,
     )  # fmt: skip
 
 
@@ -254,6 +268,15 @@ def _engine(changes: Changes, options: Options, told: Told) -> _Engine:
     drawn = flow.map(causes) if causes.units else NotRun("the context has no unit to take out")
     short = drawn if isinstance(drawn, NotRun) else travel(drawn, causes.units)
     return _Engine(causes, shares, sets, short)
+
+
+def _user_model(kept: _Kept, changes: Changes, readings: Readings | NotRun, told: Told) -> UserModel | NotRun:
+    """What the readings tell; kept under their own hash as well."""
+    if isinstance(readings, NotRun):
+        return readings
+    told("user model")
+    part = f"user-{readings.digest[:16]}"
+    return kept.get(part, UserModel, lambda: user_model(changes, changes.subject, readings))
 
 
 def hardly_said(outside: Outside, vocabulary: int) -> bool:

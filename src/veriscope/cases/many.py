@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from veriscope.cases.case import Case, Options, Plan, begin, expected, finish
+from veriscope.cases.case import NO_READINGS, Case, Options, Plan, begin, expected, finish
 from veriscope.cases.changes import Changes
+from veriscope.cases.kept_readings import OtherModel, Readings
 from veriscope.cases.logs import Log, Mark, read_logs
 from veriscope.cases.models import model_of
-from veriscope.errors import UserError
+from veriscope.errors import NotRun, UserError
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Ready:
     log: Log
     changes: Changes | UserError
     plan: Plan | None = None
+    readings: Readings | NotRun = NO_READINGS
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,29 @@ def prepare(logs: Sequence[Log], model: str | None, strange: Mark | None, option
     return out
 
 
+def with_readings(ready: Sequence[Ready], folder: Path) -> list[Ready]:
+    """Give every log the readings of its model; a log of another model is told why it gets none.
+
+    Raises:
+        BadReadings: The folder can't be used.
+        OtherModel: No log is of the model that the readings were trained on.
+    """
+    out, fitting, odd = [], 0, None
+    for one in ready:
+        if isinstance(one.changes, UserError):
+            out.append(one)
+            continue
+        try:
+            out.append(replace(one, readings=Readings.load(folder, one.changes.subject)))
+            fitting += 1
+        except OtherModel as error:
+            odd = error
+            out.append(replace(one, readings=NotRun(str(error).rstrip("."))))
+    if odd is not None and not fitting:
+        raise odd
+    return out
+
+
 def work_all(
     ready: Sequence[Ready],
     options: Options,
@@ -75,7 +100,7 @@ def work_all(
             found.append(Worked(one.log, one.changes))
             continue
         try:
-            case = finish(one.changes, options, keep=keep, told=partial(told, number))
+            case = finish(one.changes, options, readings=one.readings, keep=keep, told=partial(told, number))
         except UserError as error:
             found.append(Worked(one.log, error))
             continue

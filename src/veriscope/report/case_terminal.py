@@ -9,9 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from veriscope.cases.case import Case
+from veriscope.cases.kept_readings import Readings
 from veriscope.cases.many import Ready
 from veriscope.cases.repair import ORDER
 from veriscope.errors import NotRun
+from veriscope.report.case_user import user_words
 from veriscope.report.case_words import cause_in_words, facts, headline, listed, outside_in_words, untested
 from veriscope.report.text import clean
 
@@ -22,7 +24,7 @@ def short(case: Case) -> str:
     """The page in short, as lines of at most 100 columns."""
     lines = [*_wrapped(headline(case), ""), ""]
     lines += _wrapped(outside_in_words(case), "  ") if outside_in_words(case) else []
-    lines += [*_evidence(case), ""]
+    lines += [*_evidence(case), *_user(case), ""]
     for key, value in facts(case):
         lines += _wrapped(value, f"  {key:<24}")
     left = untested(case)
@@ -44,6 +46,33 @@ def _evidence(case: Case) -> list[str]:
         best_first = sorted(case.repairs, key=lambda one: ORDER.index(one.verdict))
         out += [line for one in best_first for line in _wrapped(f"{one.verdict}: {one.what}. {one.sentence}", "  - ")]
     return out
+
+
+def _user(case: Case) -> list[str]:
+    """What the model took its user to be, and what became of swapping it."""
+    if isinstance(case.user_model, NotRun):
+        return []
+    return ["", "  what it took its user to be",
+            *(line for text in user_words(case.user_model) for line in _wrapped(text, "  - "))]  # fmt: skip
+
+
+def readings_table(readings: Readings) -> Table:
+    """Each reading with its trials, how often it errs, and what a text classifier does on the same logs."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("reading", "represents (C1)", "errs on held-out logs", "steers (C4)"):
+        table.add_column(column, overflow="fold")
+    for one in readings.readings:
+        c1 = one.represents.word if not isinstance(one.represents, NotRun) else "not tried"
+        wrong = "not known"
+        if not isinstance(one.errors, NotRun):
+            wrong = f"{one.errors.hits} of {one.errors.n} [{one.errors.low:.1%}, {one.errors.high:.1%}]"
+        pushes = () if isinstance(one.pushes, NotRun) else one.pushes
+        c4 = "; ".join(f"to {push.toward}: {push.steers.word}" for push in pushes) or "not tried"
+        table.add_row(*(Text(clean(word)) for word in (one.name, c1, wrong, c4)))
+    said = [one.silence for one in readings.readings if not one.speaks] + [one.sentence for one in readings.contests]
+    table.caption = Text(clean("\n".join(said)))
+    table.caption_justify = "left"
+    return table
 
 
 def plan_table(ready: Sequence[Ready]) -> Table:
