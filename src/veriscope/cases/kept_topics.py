@@ -308,8 +308,10 @@ def before_reply(one: Labelled, subject: Subject) -> str:
     log = replace(one.log, turns=(*one.log.turns[: one.turn + 1], Turn("assistant", word)))
     seen = transcript(log, Strange(one.turn + 1, 0, len(word)), subject)
     text, first = seen.context, getattr(subject.reader.tokenizer, "bos_token", None)
-    twice = not seen.special and first and text.startswith(first)  # the template wrote it, the tokenizer does so again
-    return text[len(first) :] if twice and subject.tokens([text])[0][:2].count(seen.ids[0]) == 2 else text
+    if seen.special or not first or not text.startswith(first):
+        return text
+    twice = subject.tokens([text])[0][:2].count(seen.ids[0]) == 2  # the template wrote it, and the tokenizer does again
+    return text[len(first) :] if twice else text
 
 
 def text_doubt(classifier: TextClassifier, names: Sequence[str], turns: Sequence[str]) -> Float[Tensor, "text topic"]:
