@@ -139,6 +139,25 @@ class TopicAt:
     text: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class WorkedOn:
+    """What the model was working on over the turns of a log, with what is known of how often such readings err.
+
+    Attributes:
+        sentence: The last turn before the strange words, in words.
+        turns: Every user turn.
+        error: The stated error.
+        readings, told, text_told: As `Topics` has them.
+    """
+
+    sentence: str
+    turns: tuple[TopicAt, ...]
+    error: float
+    readings: tuple[TopicReading, ...]
+    told: Rate
+    text_told: Rate
+
+
 @dataclass(frozen=True, eq=False)
 class Reader:
     """Scores how strange a turn is for each topic.
@@ -300,6 +319,28 @@ def working_on(seen: Transcript, subject: Subject, topics: Topics) -> tuple[Topi
         claim, why = _claim(found, len(topics.readings), silent)
         out.append(TopicAt(number, found, claim, why, dict(zip(topics.reader.names, row, strict=True)), words))
     return tuple(out)
+
+
+def worked_on(seen: Transcript, subject: Subject, topics: Topics) -> WorkedOn | NotRun:
+    """What a case keeps of `working_on`.
+
+    Raises:
+        TopicsOfAnother.
+    """
+    turns = working_on(seen, subject, topics)
+    if not turns:
+        return NotRun("no user turn stands before the strange words")
+    last, words = turns[-1], {one.name: one.words for one in topics.readings}
+    sentence = f"What it was working on is {last.why}"
+    if last.claim:
+        sentence = (
+            f"Before the strange words it was working on {last.claim} ({words[last.claim]}), with an error of at most "
+            f"{100 * topics.error:g}%."
+        )
+    return WorkedOn(
+        sentence if sentence.endswith(".") else f"{sentence}.", turns, topics.error, topics.readings, topics.told,
+        topics.text_told,
+    )  # fmt: skip
 
 
 def before_reply(one: Labelled, subject: Subject) -> str:

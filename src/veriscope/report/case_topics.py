@@ -1,0 +1,99 @@
+"""What the model was working on: the section of a case page, and the same in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from veriscope.cases.kept_topics import Rate, TopicAt, TopicReading, WorkedOn
+from veriscope.cases.traps import KINDS
+from veriscope.errors import NotRun
+from veriscope.report.markup import Html, el, given
+from veriscope.report.page import icon
+from veriscope.report.text import number
+
+
+def topics_words(found: WorkedOn) -> list[str]:
+    """The section in sentences, for a terminal."""
+    earlier = [f"turn {one.turn}: {one.claim or one.why}" for one in found.turns[:-1]]
+    return [found.sentence, *earlier, _told(found), *(one.silence for one in found.readings if one.silence)]
+
+
+def topics_section(found: WorkedOn | NotRun) -> Html | None:
+    """Turn by turn what was worked on, how often such claims err, and what stays silent."""
+    if isinstance(found, NotRun):
+        return None  # named among what was not tested
+    parts: list[Html | None] = [el("h2", "What it was working on"), el("p", given(found.sentence)), _turns(found)]
+    parts += [el("p", _told(found), class_="soft"), _errors(found), _silent(found)]
+    return el("section", parts, id="topics")
+
+
+def _turns(found: WorkedOn) -> Html:
+    rows = [_turn(one) for one in found.turns]
+    names = {"before the reply to": 18, "works on": 24, "the turn fits": 30, "its words alone fit": 28}
+    head = el("tr", [el("th", name, scope="col", style=f"width:{w}%") for name, w in names.items()])
+    caption = el(
+        "caption",
+        f"Read at the last token before each reply. A topic fits unless the turn is stranger for it than all but "
+        f"{number(100 * found.error)}% of its own turns; one that fits alone is claimed. Last, the same from a text "
+        "classifier.",
+    )
+    return el("table", caption, el("thead", head), el("tbody", rows), class_="fixed stack")
+
+
+def _turn(one: TopicAt) -> Html:
+    told = el("span", icon("good"), given(one.claim), class_="word") if one.claim else el("span", given(one.why))
+    cells = [
+        el("td", told, data_label="works on"),
+        el("td", given(_named(one.topics)), data_label="the turn fits"),
+        el("td", given(_named(one.text)), data_label="its words alone fit"),
+    ]
+    return el("tr", el("th", f"turn {one.turn}", scope="row"), cells, class_="named" if one.claim else "open")
+
+
+def _named(topics: Sequence[str]) -> str:
+    return ", ".join(topics) or "none"
+
+
+def _errors(found: WorkedOn) -> Html:
+    """Each topic: what it misses and claims wrongly on held-out logs, and the traps it falls for beside the words."""
+    rows = []
+    for one in found.readings:
+        traps = {trap.kind: trap for trap in one.traps}
+        cells = [_rate(one.missed), _rate(one.wrong)]
+        for kind in KINDS:
+            trap = traps.get(kind)
+            cells.append(f"{_rate(trap.inside)}; {trap.text.hits} by its words" if trap is not None else "not tried")
+        rows.append(
+            el("tr", el("th", given(one.name), scope="row"), [el("td", cell) for cell in cells], class_=_tone(one))
+        )
+    names = ("topic", "missed", "claimed wrongly", *(f"trap: {kind}" for kind in KINDS))
+    head = el("tr", [el("th", name, scope="col") for name in names])
+    caption = el(
+        "caption",
+        "On logs that no fit has seen, with 95% upper bounds. A trap is a turn that only speaks of the topic: "
+        + "; ".join(f"{kind}: {words}" for kind, words in KINDS.items()) + ".",
+    )  # fmt: skip
+    table = el("table", caption, el("thead", head), el("tbody", rows), class_="plain rates")
+    return el("details", el("summary", "How often it errs, and the traps"), el("div", table, class_="scroll"))
+
+
+def _tone(one: TopicReading) -> str:
+    return "named" if one.speaks else "mute"
+
+
+def _rate(one: Rate) -> str:
+    return f"{one.hits} of {one.n} (≤ {number(100 * one.high, 1)}%)"
+
+
+def _told(found: WorkedOn) -> str:
+    inside, text = found.told, found.text_told
+    return f"Of {inside.n} held-out turns {inside.hits} are told rightly; by a text classifier {text.hits}."
+
+
+def _silent(found: WorkedOn) -> Html | None:
+    silent = [one.silence for one in found.readings if one.silence]
+    if not silent:
+        return None
+    return el(
+        "details", el("summary", f"{len(silent)} topics stay silent"), el("ul", [el("li", given(s)) for s in silent])
+    )
