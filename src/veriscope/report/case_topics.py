@@ -74,7 +74,14 @@ def _errors(found: WorkedOn) -> Html:
         + "; ".join(f"{kind}: {words}" for kind, words in KINDS.items()) + ".",
     )  # fmt: skip
     table = el("table", caption, el("thead", head), el("tbody", rows), class_="plain rates")
-    return el("details", el("summary", "How often it errs, and the traps"), el("div", table, class_="scroll"))
+    tried = [(one.name, one.represented) for one in found.readings if isinstance(one.represented, str)]
+    trials = [el("li", given(f"{name}: {verdict}")) for name, verdict in tried]
+    said = (
+        "That a topic is told is no claim that it is represented beyond the words: that is C1, on turns that quote "
+        "other topics." + ("" if tried else " It was not put on trial.")
+    )
+    more = [el("p", said, class_="soft"), el("ul", trials) if trials else None]
+    return el("details", el("summary", "How often it errs, and the traps"), el("div", table, class_="scroll"), more)
 
 
 def _tone(one: TopicReading) -> str:
@@ -86,8 +93,12 @@ def _rate(one: Rate) -> str:
 
 
 def _told(found: WorkedOn) -> str:
+    """What it tells rightly: whoever never claims anything is never wrong either."""
     inside, text = found.told, found.text_told
-    return f"Of {inside.n} held-out turns {inside.hits} are told rightly; by a text classifier {text.hits}."
+    some = [trap for one in found.readings for trap in one.traps if trap.kind != "listed"]
+    right, words = sum(trap.right.hits for trap in some), sum(trap.text_right.hits for trap in some)
+    spoken = f"; with a trap before the task, {right} and {words} of {sum(t.right.n for t in some)}" if some else ""
+    return f"Told rightly of {inside.n} held-out turns: {inside.hits}, by a text classifier {text.hits}{spoken}."
 
 
 def _silent(found: WorkedOn) -> Html | None:
