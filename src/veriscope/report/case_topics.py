@@ -105,6 +105,5 @@ def _silent(found: WorkedOn) -> Html | None:
     silent = [one.silence for one in found.readings if one.silence]
     if not silent:
         return None
-    return el(
-        "details", el("summary", f"{len(silent)} topics stay silent"), el("ul", [el("li", given(s)) for s in silent])
-    )
+    title = f"{len(silent)} topics stay silent" if len(silent) > 1 else "1 topic stays silent"
+    return el("details", el("summary", title), el("ul", [el("li", given(text)) for text in silent]))
