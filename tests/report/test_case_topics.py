@@ -29,7 +29,7 @@ def test_the_page_says_what_was_told_how_often_it_errs_and_what_stays_silent(fou
     text = str(topics_section(found))
 
     assert "Before the strange words it was working on spelling" in text
-    assert "0 of 60 (≤ 4.9%); 45 by its words" in text and "not tried" in text
+    assert "by its words 45" in text and "not tried" in text
     assert (
         "Told rightly of 100 held-out turns: 90, by a text classifier 80; with a trap before the task, 45 and 0 of 60"
         in text

@@ -277,22 +277,19 @@ class _Checker:
         return TrapRate(kind, *(rate(n, len(some)) for n in (*fell, *right)))
 
     def _silence(self, name: str, on: int, wrong: Rate, rates: Sequence[TrapRate]) -> str:
-        """Why a topic may not be claimed, in one sentence; empty where it may."""
+        """Why a topic may not be claimed, in one sentence with the worst that was counted; empty where it may."""
         error, need = self.topics.error, math.ceil(2 / self.topics.error)
+        silent, stated = f"'{name}' stays silent", f"{100 * error:g}% is stated"
         if on < need:
-            return f"'{name}' stays silent: its sets were calibrated on {on} turns, and {need} are needed."
-        stated = f"{100 * error:g}% is stated"
-        if wrong.high > error:
-            mend = "; more logs would tell" if wrong.hits <= error * wrong.n else ""
-            return f"'{name}' stays silent: {wrong.at_most} of its held-out claims were wrong, and {stated}{mend}."
-        for one in rates:
-            if one.inside.high > error:
-                where = f"{one.inside.at_most} turns where {KINDS[one.kind]}"
-                return f"'{name}' stays silent: it is read in {where}, and {stated}."
+            return f"{silent}: its sets were calibrated on {on} turns, and {need} are needed."
+        counted = [(wrong, "of its held-out claims were wrong", "logs")]
+        counted += [(one.inside, f"turns are read as it where {KINDS[one.kind]}", "traps") for one in rates]
+        worst, what, more = max(counted, key=lambda one: one[0].high)
+        if worst.high > error:
+            mend = f"; more {more} would tell" if worst.hits <= error * worst.n else ""
+            return f"{silent}: {worst.at_most} {what}, and {stated}{mend}."
         lacking = [kind for kind in KINDS if kind not in {one.kind for one in rates}]
-        if lacking:
-            return f"'{name}' stays silent: it was not tried on turns where {KINDS[lacking[0]]}."
-        return ""
+        return f"{silent}: it was not tried on turns where {KINDS[lacking[0]]}." if lacking else ""
 
 
 def _represented(subject: Subject, turns: Sequence[Labelled], name: str, seed: int) -> str | NotRun:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from veriscope.cases.kept_topics import Rate, TopicAt, TopicReading, WorkedOn
+from veriscope.cases.kept_topics import Rate, TopicAt, TopicReading, TrapRate, WorkedOn
 from veriscope.cases.traps import KINDS
 from veriscope.errors import NotRun
 from veriscope.report.markup import Html, el, given
@@ -59,20 +59,16 @@ def _errors(found: WorkedOn) -> Html:
     rows = []
     for one in found.readings:
         traps = {trap.kind: trap for trap in one.traps}
-        cells = [_rate(one.missed), _rate(one.wrong)]
-        for kind in KINDS:
-            trap = traps.get(kind)
-            cells.append(f"{_rate(trap.inside)}; {trap.text.hits} by its words" if trap is not None else "not tried")
-        rows.append(
-            el("tr", el("th", given(one.name), scope="row"), [el("td", cell) for cell in cells], class_=_tone(one))
-        )
+        cells = [el("td", _rate(one.missed)), el("td", _rate(one.wrong)), *(_trap(traps.get(kind)) for kind in KINDS)]
+        rows.append(el("tr", el("th", given(one.name), scope="row"), cells, class_=_tone(one)))
     names = ("topic", "missed", "claimed wrongly", *(f"trap: {kind}" for kind in KINDS))
     head = el("tr", [el("th", name, scope="col") for name in names])
     caption = el(
         "caption",
         "On logs that no fit has seen, with 95% upper bounds. A trap is a turn that only speaks of the topic: "
-        + "; ".join(f"{kind}: {words}" for kind, words in KINDS.items()) + ".",
-    )  # fmt: skip
+        + "; ".join(f"{kind}: {words}" for kind, words in KINDS.items())
+        + ". Below, of as many, those that the text classifier falls for.",
+    )
     table = el("table", caption, el("thead", head), el("tbody", rows), class_="plain rates")
     tried = [(one.name, one.represented) for one in found.readings if isinstance(one.represented, str)]
     trials = [el("li", given(f"{name}: {verdict}")) for name, verdict in tried]
@@ -82,6 +78,12 @@ def _errors(found: WorkedOn) -> Html:
     )
     more = [el("p", said, class_="soft"), el("ul", trials) if trials else None]
     return el("details", el("summary", "How often it errs, and the traps"), el("div", table, class_="scroll"), more)
+
+
+def _trap(one: TrapRate | None) -> Html:
+    if one is None:
+        return el("td", "not tried", class_="soft")
+    return el("td", _rate(one.inside), el("span", f"by its words {one.text.hits}", class_="under"))
 
 
 def _tone(one: TopicReading) -> str:
