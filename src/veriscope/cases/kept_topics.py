@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors
@@ -22,9 +22,9 @@ from torch import Tensor
 
 from veriscope.cases.baselines import TextClassifier
 from veriscope.cases.labelled import Labelled
-from veriscope.cases.logs import Strange, Turn
 from veriscope.cases.plain import made, plain
-from veriscope.cases.transcript import Transcript, transcript
+from veriscope.cases.seen import before_reply
+from veriscope.cases.transcript import Transcript
 from veriscope.errors import NotRun, UserError
 from veriscope.subjects import Read, Subject
 
@@ -311,7 +311,7 @@ def working_on(seen: Transcript, subject: Subject, topics: Topics) -> tuple[Topi
     ]
     if not turns:
         return ()
-    fits = topics.fits(subject, [before_reply(Labelled(seen.log, number, {}), subject) for number in turns])
+    fits = topics.fits(subject, [before_reply(Labelled(seen.log, number, {}), subject).text for number in turns])
     text = topics.sets(topics.text_fits([seen.log.turns[number].text for number in turns]))
     silent = {one.name: one.silence for one in topics.readings if one.silence}
     out = []
@@ -341,18 +341,6 @@ def worked_on(seen: Transcript, subject: Subject, topics: Topics) -> WorkedOn | 
         sentence if sentence.endswith(".") else f"{sentence}.", turns, topics.error, topics.readings, topics.told,
         topics.text_told,
     )  # fmt: skip
-
-
-def before_reply(one: Labelled, subject: Subject) -> str:
-    """The text of a labelled log as the model reads it when it is about to answer the labelled turn."""
-    word = one.log.turns[one.turn].text.split()[0]  # stands for the reply: nothing of it is read
-    log = replace(one.log, turns=(*one.log.turns[: one.turn + 1], Turn("assistant", word)))
-    seen = transcript(log, Strange(one.turn + 1, 0, len(word)), subject)
-    text, first = seen.context, getattr(subject.reader.tokenizer, "bos_token", None)
-    if seen.special or not first or not text.startswith(first):
-        return text
-    twice = subject.tokens([text])[0][:2].count(seen.ids[0]) == 2  # the template wrote it, and the tokenizer does again
-    return text[len(first) :] if twice else text
 
 
 def text_doubt(classifier: TextClassifier, names: Sequence[str], turns: Sequence[str]) -> Float[Tensor, "text topic"]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -24,8 +25,9 @@ from sklearn.covariance import LedoitWolf
 from torch import Tensor
 
 from veriscope.cases.baselines import TextClassifier
-from veriscope.cases.kept_topics import Rate, Reader, TopicReading, Topics, TrapRate, before_reply, text_doubt
+from veriscope.cases.kept_topics import Rate, Reader, TopicReading, Topics, TrapRate, text_doubt
 from veriscope.cases.labelled import Labelled
+from veriscope.cases.seen import before_reply
 from veriscope.cases.traps import KINDS, Topic, spelled_naming, topic_list, traps
 from veriscope.claims import Represents
 from veriscope.errors import NotRun, UserError
@@ -41,6 +43,7 @@ from veriscope.trials.statistics import clopper_pearson
 LABEL = "topic"
 MOST_SITES = 12  # blocks are thinned out evenly beyond that
 FEWEST = 6  # turns of a topic in each part, below which it is left out
+PASSES = 1.5  # of each turn and trap, with what reading and fitting take
 CHECKED = 60  # word lists on which the place of distances is chosen
 
 Told = Callable[[str], None]
@@ -54,7 +57,7 @@ class TooFewTopics(UserError):
         super().__init__(
             f"Readings of topics need logs of two topics at least, each with {4 * FEWEST} conversations or more. Found "
             f"under the label '{LABEL}': {found}. Declared topics: {', '.join(known)}. Label logs by them, or declare "
-            f"yours in a YAML and give topic_list('YOURS.yaml')."
+            f"yours in a YAML (topic_list('YOURS.yaml'), or --declared YOURS.yaml)."
         )
 
 
@@ -109,6 +112,17 @@ def train_topics(
     return replace(blank, readings=tuple(readings), told=checker.told(), text_told=checker.text_told())
 
 
+def expected_seconds(subject: Subject, labelled: Sequence[Labelled], trap_count: int = 60) -> float:
+    """What training will take on this machine, without C1, by the time of a few logs; rough."""
+    texts = [before_reply(one, subject).text for one in labelled[:16]]
+    subject.run(texts[:2], logits="last")
+    begun = time.perf_counter()
+    subject.run(texts, logits="last")
+    one = (time.perf_counter() - begun) / max(1, len(texts))
+    topics = len({one.labels[LABEL] for one in labelled if LABEL in one.labels})
+    return one * PASSES * (len(labelled) + len(KINDS) * trap_count * topics)
+
+
 def words_of(one: Labelled) -> str:
     """What the text classifier gets: the words of the turn. Those before it are of other topics and mislead it."""
     return one.log.turns[one.turn].text
@@ -143,7 +157,7 @@ def _fitted(
     subject: Subject, fit: Sequence[Labelled], naming: Mapping[str, Sequence[str]], error: float, seed: int
 ) -> Reader:
     """The reading at its best site, and distances where they notice most lists of words as no task."""
-    texts = [before_reply(one, subject) for one in fit]
+    texts = [before_reply(one, subject).text for one in fit]
     rows = tuple(
         make_example(text, label=one.labels[LABEL], cluster=one.log.name) for text, one in zip(texts, fit, strict=True)
     )
@@ -175,10 +189,10 @@ def sites_of(subject: Subject) -> tuple[str, ...]:
 def _lists(
     subject: Subject, fit: Sequence[Labelled], name: str, naming: Sequence[str], topics: int, seed: int
 ) -> list[str]:
-    """A few lists of a topic's words, as turns that ask for nothing; others than those that errors are counted on."""
+    """A few lists of a topic's words, as turns that ask for nothing; drawn apart from those of the check."""
     rng = random.Random(f"lists {name} {seed}")
     some = traps("listed", name, naming, fit, math.ceil(CHECKED / topics), subject, rng)
-    return [before_reply(trap.turn, subject) for trap in some]
+    return [before_reply(trap.turn, subject).text for trap in some]
 
 
 def _spread(
@@ -211,7 +225,7 @@ def _usual(
     subject: Subject, calibrate: Sequence[Labelled], reader: Reader, classifier: TextClassifier
 ) -> tuple[tuple[tuple[Tensor, Tensor], ...], tuple[Tensor, ...]]:
     """How strange turns of each topic are for it: by doubt and distance, and by the text classifier's doubt."""
-    doubt, far = reader.strangeness(subject, [before_reply(one, subject) for one in calibrate])
+    doubt, far = reader.strangeness(subject, [before_reply(one, subject).text for one in calibrate])
     words = text_doubt(classifier, reader.names, [words_of(one) for one in calibrate])
     mine = [torch.tensor([one.labels[LABEL] == name for one in calibrate]) for name in reader.names]
     both = tuple((doubt[rows, n].sort().values, far[rows, n].sort().values) for n, rows in enumerate(mine))
@@ -255,7 +269,7 @@ class _Checker:
         return rate(sum(found == (true,) for found, true in zip(sets, self.truth, strict=True)), len(self.truth))
 
     def _sets(self, turns: Sequence[Labelled]) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
-        texts = [before_reply(one, self.subject) for one in turns]
+        texts = [before_reply(one, self.subject).text for one in turns]
         inside = self.topics.sets(self.topics.fits(self.subject, texts))
         return inside, self.topics.sets(self.topics.text_fits([words_of(one) for one in turns]))
 
@@ -296,16 +310,16 @@ def _represented(subject: Subject, turns: Sequence[Labelled], name: str, seed: i
     """C1: is it read beyond the words? In every text a task of the topic stands; in half of them it is only quoted."""
     rng = random.Random(f"represented {name} {seed}")
     own = [one for one in turns if one.labels[LABEL] == name]
-    quoting = [*traps("quoted", name, ("",) * 3, turns, 2 * len(own), subject, rng)]
+    quoting = [*traps("quoted", name, (), turns, 2 * len(own), subject, rng)]
     names = sorted({one.labels[LABEL] for one in turns} - {name})
     for _ in range(2):
         for one in own:
             other = rng.choice(names)
             quoted = [host for host in turns if host.labels[LABEL] == other]
-            quoting += traps("quoted", other, ("",) * 3, [one, rng.choice(quoted)], 1, subject, rng)
+            quoting += traps("quoted", other, (), [one, rng.choice(quoted)], 1, subject, rng)
     rows = [
         {
-            "text": before_reply(trap.turn, subject),
+            "text": before_reply(trap.turn, subject).text,
             "works_on": name if trap.works_on == name else f"not {name}",
             "log": trap.turn.log.name,
         }

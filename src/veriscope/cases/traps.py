@@ -15,6 +15,7 @@ import yaml
 from veriscope.cases.baselines import TextClassifier
 from veriscope.cases.labelled import Labelled
 from veriscope.cases.logs import Turn
+from veriscope.cases.seen import before_reply
 from veriscope.cases.transcript import spells
 from veriscope.errors import UserError
 from veriscope.subjects import Subject
@@ -115,8 +116,9 @@ def traps(
     """Traps of one kind for one topic, each on another turn of another topic, as long as there are any.
 
     Args:
+        naming: Words of the topic; not needed where tasks are quoted.
         turns: Labelled turns of all topics, none of them used in training.
-        count: How many at most.
+        count: How many at most. Turns that the context would cut with the trap before them are left out.
 
     Returns:
         None where the model can spell no form of them.
@@ -124,22 +126,39 @@ def traps(
     form = _form(kind, naming, subject)
     others = [one for one in turns if one.labels["topic"] != topic]
     own = [one for one in turns if one.labels["topic"] == topic]
-    if form is None or not others or (kind == "quoted" and not own) or len(naming) < LEAST:
+    if form is None or not own or (kind != "quoted" and len(naming) < LEAST):
         return ()
-    hosts = rng.sample(others, min(count, len(others)))
-    out = []
-    for number, host in enumerate(hosts):
+    rng.shuffle(others)
+    out: list[Trap] = []
+    for number, host in enumerate(others):
+        text = _spoken(kind, form, naming, own[number % len(own)], subject, rng)
         if kind == "listed":
-            size = rng.randint(min(LISTED[0], len(naming)), min(LISTED[1], len(naming)))
-            text = form.format(words=" ".join(rng.sample(list(naming), size)))
             log = replace(host.log, turns=(Turn(host.log.turns[host.turn].role, text),))
-            out.append(Trap(kind, topic, "", Labelled(log, 0, {})))
-            continue
-        words = _enumerated(rng.sample(list(naming), min(NAMED, len(naming))), subject)
-        quote = own[number % len(own)]
-        before = form.format(words=words, text=quote.log.turns[quote.turn].text)
-        out.append(Trap(kind, topic, host.labels["topic"], _before(host, before)))
+            trap = Trap(kind, topic, "", Labelled(log, 0, {}))
+        else:
+            trap = Trap(kind, topic, host.labels["topic"], _before(host, text))
+        if _whole(trap.turn, subject):
+            out.append(trap)
+        if len(out) == count:
+            break
     return tuple(out)
+
+
+def _spoken(kind: str, form: str, naming: Sequence[str], quote: Labelled, subject: Subject, rng: random.Random) -> str:
+    """Words that speak of a topic."""
+    if kind == "quoted":
+        return form.format(text=quote.log.turns[quote.turn].text)
+    if kind == "listed":
+        size = rng.randint(min(LISTED[0], len(naming)), min(LISTED[1], len(naming)))
+        return form.format(words=" ".join(rng.sample(list(naming), size)))
+    return form.format(words=_enumerated(rng.sample(list(naming), min(NAMED, len(naming))), subject))
+
+
+def _whole(one: Labelled, subject: Subject) -> bool:
+    """Whether the model gets to see all of the turn."""
+    seen, text = before_reply(one, subject).seen, one.log.turns[one.turn].text.strip()
+    place = seen.turns[one.turn]
+    return place is not None and text in seen.text[slice(*place)]
 
 
 def _before(host: Labelled, text: str) -> Labelled:
