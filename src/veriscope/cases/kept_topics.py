@@ -334,8 +334,8 @@ def worked_on(seen: Transcript, subject: Subject, topics: Topics) -> WorkedOn | 
     sentence = f"What it was working on is {last.why}"
     if last.claim:
         sentence = (
-            f"Before the strange words it was working on {last.claim} ({words[last.claim]}), with an error of at most "
-            f"{100 * topics.error:g}%."
+            f"Before the strange words it was working on {last.claim} ({words[last.claim]}). On logs like those it was "
+            f"trained on, at most {100 * topics.error:g}% of such claims are wrong."
         )
     return WorkedOn(
         sentence if sentence.endswith(".") else f"{sentence}.", turns, topics.error, topics.readings, topics.told,
