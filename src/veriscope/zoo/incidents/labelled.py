@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -57,7 +57,9 @@ class NoSuchLabels(UserError):
         super().__init__(f"town has no logs labelled by '{attribute}' in the form '{form}'. {near}{'; '.join(forms)}.")
 
 
-def town_labelled(count: int, seed: int = 0, attribute: str = "trust", form: Form = "seen") -> list[Entry]:
+def town_labelled(
+    count: int, seed: int = 0, attribute: str = "trust", form: Form = "seen", only: Sequence[str] = ()
+) -> list[Entry]:
     """Labelled logs, all values of the attribute equally often.
 
     Args:
@@ -65,6 +67,7 @@ def town_labelled(count: int, seed: int = 0, attribute: str = "trust", form: For
         seed: The same seed gives the same logs.
         attribute: "trust", "view", "guest", "truth" or "topic"; other labels that hold are given too.
         form: How far words give the label away, see above.
+        only: The values that are drawn; all of them where none is named.
 
     Returns:
         Plain data as a JSONL line holds it: {"id", "messages", "turn", "labels"}. The log is read up to "turn".
@@ -75,7 +78,8 @@ def town_labelled(count: int, seed: int = 0, attribute: str = "trust", form: For
     if attribute not in _KINDS or form not in _KINDS[attribute].forms:
         raise NoSuchLabels(attribute, form)
     kind, rng = _KINDS[attribute], random.Random(f"{attribute} {form} {seed}")
-    values = [kind.values[n % len(kind.values)] for n in range(count)]
+    drawn = [value for value in kind.values if value in only] or kind.values
+    values = [drawn[n % len(drawn)] for n in range(count)]
     rng.shuffle(values)
     out: dict[str, Entry] = {}
     for value in values:
