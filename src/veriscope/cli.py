@@ -386,12 +386,15 @@ def case_(
     readings: Annotated[
         Path | None, typer.Option(help="folder of readings of the user, made by `veriscope readings`")
     ] = None,
+    topics: Annotated[
+        Path | None, typer.Option(help="folder of readings of topics, made by `veriscope topics`")
+    ] = None,
     keep: Annotated[Path | None, typer.Option(help="folder of finished parts; the user's cache by default")] = None,
     seed: Annotated[int, typer.Option(help="of everything that is drawn", min=0)] = 0,
 ) -> None:
     """From a strange answer in a chat log to its causes: a page for each log. A killed run goes on where it was."""
     from veriscope.cases.case import Options, home
-    from veriscope.cases.many import gather, prepare, with_readings, work_all
+    from veriscope.cases.many import gather, prepare, with_readings, with_topics, work_all
     from veriscope.cases.plain import plain
     from veriscope.report.case_folder import CaseFolder
     from veriscope.report.case_terminal import plan_table, short
@@ -405,6 +408,7 @@ def case_(
     with aside.status("opening the model, reading the logs"):
         ready = prepare(logs, model, span, options)
         ready = with_readings(ready, readings) if readings is not None else ready
+        ready = with_topics(ready, topics) if topics is not None else ready
     aside.print(plan_table(ready))
     folder = CaseFolder.of(out, [one.log for one in ready])
     with _case_bar(len(ready), aside) as told:
@@ -461,6 +465,45 @@ def readings_(
     done.save(out)
     console.print(readings_table(done))
     console.print(f"readings  {out}   use them: veriscope case LOG.json --model {model} --readings {out}",
+                  highlight=False, soft_wrap=True, markup=False)  # fmt: skip
+
+
+@app.command("topics")
+def topics_(
+    labelled: Annotated[
+        Path, typer.Argument(metavar="LABELLED.jsonl", help='logs whose turns are labelled by "topic"')
+    ],
+    model: Annotated[str, typer.Option(help="hub id, local folder or zoo name")],
+    out: Annotated[Path, typer.Option(help="folder of the readings")] = Path("veriscope-topics"),
+    declared: Annotated[Path | None, typer.Option(help="YAML of topics; else the built-in list")] = None,
+    error: Annotated[float, typer.Option(help="the stated error of a claim", min=0.01, max=0.5)] = 0.1,
+    traps: Annotated[int, typer.Option(help="traps of each kind for each topic", min=1)] = 60,
+    represented: Annotated[bool, typer.Option(help="put each topic on trial as C1 too; some seconds each")] = False,
+    seed: Annotated[int, typer.Option(help="of the split and the traps", min=0)] = 0,
+) -> None:
+    """Train readings of what a model is working on, and hold each to its stated error, false-topic traps included."""
+    from veriscope.cases.labelled import read_labelled
+    from veriscope.cases.topics import expected_seconds, train_topics
+    from veriscope.cases.traps import topic_list
+    from veriscope.report.case_topics import topics_table
+    from veriscope.subjects import load
+
+    aside = Console(stderr=True, highlight=False, soft_wrap=True)
+    found, known = read_labelled(labelled), topic_list(declared)
+    with aside.status("opening the model"):
+        subject = load(model)
+    guess = expected_seconds(subject, found, traps)
+    aside.print(
+        f"{len(found):,} labelled turns: about {max(guess, 1):.0f} s{', and the trials' if represented else ''}"
+    )
+    with aside.status("reading the logs") as status:
+        done = train_topics(
+            subject, found, known, seed=seed, error=error, trap_count=traps, represented=represented,
+            told=lambda step: status.update(_escape(step)),
+        )  # fmt: skip
+    done.save(out)
+    console.print(topics_table(done))
+    console.print(f"topics  {out}   use them: veriscope case LOG.json --model {model} --topics {out}",
                   highlight=False, soft_wrap=True, markup=False)  # fmt: skip
 
 

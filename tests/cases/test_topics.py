@@ -21,7 +21,7 @@ from veriscope.cases.kept_topics import (
 )
 from veriscope.cases.labelled import Labelled, labelled_of
 from veriscope.cases.plain import made, plain
-from veriscope.cases.seen import before_reply
+from veriscope.cases.readings import before_reply
 from veriscope.cases.topics import TooFewTopics, rate, train_topics
 from veriscope.cases.transcript import Transcript
 from veriscope.cases.traps import BadTopics, Topic, topic_list, traps

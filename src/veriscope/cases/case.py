@@ -21,6 +21,7 @@ from veriscope.cases.changes import Changes
 from veriscope.cases.cruxes import Cruxes, cruxes
 from veriscope.cases.flow import Flow
 from veriscope.cases.kept_readings import Readings
+from veriscope.cases.kept_topics import Topics, WorkedOn, worked_on
 from veriscope.cases.logs import Log, Mark
 from veriscope.cases.outside import Depth, Outside, outside
 from veriscope.cases.plain import made, plain
@@ -35,13 +36,16 @@ from veriscope.exam.code import code_hash
 from veriscope.subjects import Subject
 
 Told = Callable[[str], None]
-STEPS = ("outside causes", "contributions", "cruxes", "flow", "user model", "causes", "repairs")
+STEPS = ("outside causes", "contributions", "cruxes", "flow", "user model", "topics", "causes", "repairs")
 MOST_REPAIRED = 2  # causes whose repairs are tried, most likely first
 NO_READINGS = NotRun(
     "no readings were given: train them on labelled logs with `veriscope readings LABELLED.jsonl --model MODEL --out "
     "FOLDER`, and give them with --readings FOLDER"
 )
-NO_TOPICS = NotRun("readings of topics are not built yet: this version trains none and puts none on trial")
+NO_TOPICS = NotRun(
+    "no readings of topics were given: train them on labelled logs with `veriscope topics LABELLED.jsonl --model MODEL "
+    "--out FOLDER`, and give them with --topics FOLDER"
+)
 DRAW = "sampling"
 FAR_SHARE = 0.6  # of the nats a token that a word drawn from the whole vocabulary costs
 FAR = 14.0  # nats in all: less likely than one in a million, so no draw explains it
@@ -122,7 +126,7 @@ class Case:
     diagnosis: Diagnosis
     repairs: tuple[Repair, ...] | NotRun
     user_model: UserModel | NotRun
-    topics: NotRun
+    topics: WorkedOn | NotRun
     expected: tuple[str, ...]
     seed: int
     seconds: float
@@ -212,6 +216,7 @@ def work(
     *,
     options: Options = Options(),
     readings: Readings | NotRun = NO_READINGS,
+    topics: Topics | NotRun = NO_TOPICS,
     keep: Path | None = None,
     told: Told = lambda step: None,
 ) -> Case:
@@ -222,6 +227,7 @@ def work(
         subject: The model that spoke, or one that may be like it.
         strange: Text, (turn, start, end), or None for what the log marks, else the least expected words.
         readings: Of what the model takes its user to be, trained on this model.
+        topics: Of what it works on, trained on this model.
         keep: Folder in which finished parts stay, each under a hash of log, model, options and code, so that a case
             that was killed goes on where it was; None keeps nothing.
         told: Is given the name of each of the `STEPS` as it begins.
@@ -229,7 +235,8 @@ def work(
     Raises:
         UserError: The log can't be worked on this model at all; see `begin`.
     """
-    return finish(begin(log, subject, strange, options), options, readings=readings, keep=keep, told=told)
+    changes = begin(log, subject, strange, options)
+    return finish(changes, options, readings=readings, topics=topics, keep=keep, told=told)
 
 
 def finish(
@@ -237,6 +244,7 @@ def finish(
     options: Options = Options(),
     *,
     readings: Readings | NotRun = NO_READINGS,
+    topics: Topics | NotRun = NO_TOPICS,
     keep: Path | None = None,
     told: Told = lambda step: None,
 ) -> Case:
@@ -245,13 +253,14 @@ def finish(
     kept = _Kept(keep, _key(changes, options) if keep is not None else "")
     engine = kept.get("outside", _Engine, lambda: _engine(changes, options, told))
     user = _user_model(kept, changes, readings, told)
+    worked = _worked_on(changes, topics, told)
     told("causes")
     found = kept.get("causes", Diagnosis, lambda: judge(changes, expected=expected, seed=options.seed))
     diagnosis = _own(found, engine.outside, subject.vocab_size or 1)
     mended = _repaired(kept, changes, diagnosis, expected, options, told)
     model = Model(subject.name, subject.hash, subject.n_parameters, subject.n_blocks, subject.vocab_size or 1)
     return Case(
-        model, engine.outside, engine.shapley, engine.cruxes, engine.flow, diagnosis, mended, user, NO_TOPICS,
+        model, engine.outside, engine.shapley, engine.cruxes, engine.flow, diagnosis, mended, user, worked,
         expected, options.seed, kept.seconds,
     )  # fmt: skip
 
@@ -277,6 +286,14 @@ def _user_model(kept: _Kept, changes: Changes, readings: Readings | NotRun, told
     told("user model")
     part = f"user-{readings.digest[:16]}"
     return kept.get(part, UserModel, lambda: user_model(changes, changes.subject, readings))
+
+
+def _worked_on(changes: Changes, topics: Topics | NotRun, told: Told) -> WorkedOn | NotRun:
+    """What the readings of topics tell; a pass a turn, so it is not kept."""
+    if isinstance(topics, NotRun):
+        return topics
+    told("topics")
+    return worked_on(changes.transcript, changes.subject, topics)
 
 
 def hardly_said(outside: Outside, vocabulary: int) -> bool:

@@ -23,7 +23,7 @@ from torch import Tensor
 from veriscope.cases.baselines import TextClassifier
 from veriscope.cases.labelled import Labelled
 from veriscope.cases.plain import made, plain
-from veriscope.cases.seen import before_reply
+from veriscope.cases.readings import before_reply
 from veriscope.cases.transcript import Transcript
 from veriscope.errors import NotRun, UserError
 from veriscope.subjects import Read, Subject
@@ -37,8 +37,8 @@ class BadTopicReadings(UserError):
 
     def __init__(self, folder: Path, why: str) -> None:
         super().__init__(
-            f"{folder} holds no readings of topics that can be used: {why}. Train them and keep them: "
-            f"train_topics(subject, read_labelled('LABELLED.jsonl')).save('{folder}')"
+            f"{folder} holds no readings of topics that can be used: {why}. Train them: veriscope topics "
+            f"LABELLED.jsonl --model MODEL --out {folder}"
         )
 
 
@@ -48,8 +48,8 @@ class TopicsOfAnother(UserError):
     def __init__(self, trained: str, asked: str) -> None:
         super().__init__(
             f"These readings of topics were trained on {trained}, and this is {asked}: what a direction means in one "
-            f"model it does not mean in another. Train them on this one: train_topics(subject, "
-            f"read_labelled('LABELLED.jsonl'))"
+            f"model it does not mean in another. Train them on this one: veriscope topics LABELLED.jsonl --model MODEL "
+            f"--out ANOTHER_FOLDER"
         )
 
 

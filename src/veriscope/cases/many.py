@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from veriscope.cases.case import NO_READINGS, Case, Options, Plan, begin, expected, finish
+from veriscope.cases.case import NO_READINGS, NO_TOPICS, Case, Options, Plan, begin, expected, finish
 from veriscope.cases.changes import Changes
 from veriscope.cases.kept_readings import OtherModel, Readings
+from veriscope.cases.kept_topics import Topics, TopicsOfAnother
 from veriscope.cases.logs import Log, Mark, read_logs
 from veriscope.cases.models import model_of
 from veriscope.errors import NotRun, UserError
@@ -23,6 +24,7 @@ class Ready:
     changes: Changes | UserError
     plan: Plan | None = None
     readings: Readings | NotRun = NO_READINGS
+    topics: Topics | NotRun = NO_TOPICS
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,29 @@ def with_readings(ready: Sequence[Ready], folder: Path) -> list[Ready]:
     return out
 
 
+def with_topics(ready: Sequence[Ready], folder: Path) -> list[Ready]:
+    """Give every log the readings of topics of its model; a log of another model is told why it gets none.
+
+    Raises:
+        BadTopicReadings: The folder can't be used.
+        TopicsOfAnother: No log is of the model that they were trained on.
+    """
+    out, fitting, odd = [], 0, None
+    for one in ready:
+        if isinstance(one.changes, UserError):
+            out.append(one)
+            continue
+        try:
+            out.append(replace(one, topics=Topics.load(folder, one.changes.subject)))
+            fitting += 1
+        except TopicsOfAnother as error:
+            odd = error
+            out.append(replace(one, topics=NotRun(str(error).rstrip("."))))
+    if odd is not None and not fitting:
+        raise odd
+    return out
+
+
 def work_all(
     ready: Sequence[Ready],
     options: Options,
@@ -100,7 +125,9 @@ def work_all(
             found.append(Worked(one.log, one.changes))
             continue
         try:
-            case = finish(one.changes, options, readings=one.readings, keep=keep, told=partial(told, number))
+            case = finish(
+                one.changes, options, readings=one.readings, topics=one.topics, keep=keep, told=partial(told, number)
+            )
         except UserError as error:
             found.append(Worked(one.log, error))
             continue

@@ -27,7 +27,7 @@ from torch import Tensor
 from veriscope.cases.baselines import TextClassifier
 from veriscope.cases.kept_topics import Rate, Reader, TopicReading, Topics, TrapRate, text_doubt
 from veriscope.cases.labelled import Labelled
-from veriscope.cases.seen import before_reply
+from veriscope.cases.readings import before_reply
 from veriscope.cases.traps import KINDS, Topic, spelled_naming, topic_list, traps
 from veriscope.claims import Represents
 from veriscope.errors import NotRun, UserError

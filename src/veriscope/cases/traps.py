@@ -15,7 +15,7 @@ import yaml
 from veriscope.cases.baselines import TextClassifier
 from veriscope.cases.labelled import Labelled
 from veriscope.cases.logs import Turn
-from veriscope.cases.seen import before_reply
+from veriscope.cases.readings import before_reply
 from veriscope.cases.transcript import spells
 from veriscope.errors import UserError
 from veriscope.subjects import Subject

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from veriscope.cases.case import Case, put
 from veriscope.report import case_sections as sections
+from veriscope.report.case_topics import topics
 from veriscope.report.case_user import user
 from veriscope.report.case_words import facts, headline, leading
 from veriscope.report.markup import Html, el, given
@@ -24,8 +25,8 @@ def page(case: Case) -> str:
     first = headline(case)
     lead = [el("p", given(text), class_="lead") for text in leading(case)]
     order = (
-        sections.log, sections.causes, sections.repairs, sections.outside, sections.flow, user, sections.cruxes,
-        sections.rates,
+        sections.log, sections.causes, sections.repairs, sections.outside, sections.flow, user, topics,
+        sections.cruxes, sections.rates,
         sections.open_questions,
     )  # fmt: skip
     body = [el("header", el("h1", given(first)), lead, _facts(case)), [section(case) for section in order]]

@@ -13,6 +13,7 @@ from veriscope.cases.kept_readings import Readings
 from veriscope.cases.many import Ready
 from veriscope.cases.repair import ORDER
 from veriscope.errors import NotRun
+from veriscope.report.case_topics import topics_words
 from veriscope.report.case_user import user_words
 from veriscope.report.case_words import cause_in_words, facts, headline, listed, outside_in_words, untested
 from veriscope.report.text import clean
@@ -24,7 +25,7 @@ def short(case: Case) -> str:
     """The page in short, as lines of at most 100 columns."""
     lines = [*_wrapped(headline(case), ""), ""]
     lines += _wrapped(outside_in_words(case), "  ") if outside_in_words(case) else []
-    lines += [*_evidence(case), *_user(case), ""]
+    lines += [*_evidence(case), *_user(case), *_topics(case), ""]
     for key, value in facts(case):
         lines += _wrapped(value, f"  {key:<24}")
     left = untested(case)
@@ -54,6 +55,14 @@ def _user(case: Case) -> list[str]:
         return []
     return ["", "  what it took its user to be",
             *(line for text in user_words(case.user_model) for line in _wrapped(text, "  - "))]  # fmt: skip
+
+
+def _topics(case: Case) -> list[str]:
+    """What it was working on at each turn."""
+    if isinstance(case.topics, NotRun):
+        return []
+    lines = (line for text in topics_words(case.topics) for line in _wrapped(text, "  - "))
+    return ["", "  what it was working on", *lines]
 
 
 def readings_table(readings: Readings) -> Table:

@@ -4,22 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from veriscope.cases.kept_topics import Rate, TopicAt, TopicReading, TrapRate, WorkedOn
+from rich.table import Table
+from rich.text import Text
+
+from veriscope.cases.case import Case
+from veriscope.cases.kept_topics import Rate, TopicAt, TopicReading, Topics, TrapRate, WorkedOn
 from veriscope.cases.traps import KINDS
 from veriscope.errors import NotRun
 from veriscope.report.markup import Html, el, given
 from veriscope.report.page import icon
-from veriscope.report.text import number
+from veriscope.report.text import clean, number
 
 
 def topics_words(found: WorkedOn) -> list[str]:
     """The section in sentences, for a terminal."""
     earlier = [f"turn {one.turn}: {one.claim or one.why}" for one in found.turns[:-1]]
-    return [found.sentence, *earlier, _told(found), *(one.silence for one in found.readings if one.silence)]
+    silent = [one.name for one in found.readings if one.silence]
+    named = [f"Topics that stay silent: {', '.join(silent)}."] if silent else []
+    return [found.sentence, *earlier, _told(found), *named]
 
 
-def topics_section(found: WorkedOn | NotRun) -> Html | None:
+def topics_table(topics: Topics) -> Table:
+    """Each topic with its errors, for a terminal."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("topic", "claimed", "missed", "claimed wrongly", *(f"trap: {kind}" for kind in KINDS)):
+        table.add_column(column, overflow="fold")
+    for one in topics.readings:
+        traps = {trap.kind: _rate(trap.inside) for trap in one.traps}
+        cells = ["yes" if one.speaks else "no", _rate(one.missed), _rate(one.wrong)]
+        cells += [traps.get(kind, "not tried") for kind in KINDS]
+        table.add_row(*(Text(clean(cell)) for cell in (one.name, *cells)))
+    trials = [f"{one.name}: {one.represented}" for one in topics.readings if isinstance(one.represented, str)]
+    said = [_told(topics), *(one.silence for one in topics.readings if one.silence), *trials]
+    table.caption, table.caption_justify = Text(clean("\n".join(said))), "left"
+    return table
+
+
+def topics(case: Case) -> Html | None:
     """Turn by turn what was worked on, how often such claims err, and what stays silent."""
+    found = case.topics
     if isinstance(found, NotRun):
         return None  # named among what was not tested
     parts: list[Html | None] = [el("h2", "What it was working on"), el("p", given(found.sentence)), _turns(found)]
@@ -94,7 +117,7 @@ def _rate(one: Rate) -> str:
     return f"{one.hits} of {one.n} (≤ {number(100 * one.high, 1)}%)"
 
 
-def _told(found: WorkedOn) -> str:
+def _told(found: WorkedOn | Topics) -> str:
     """What it tells rightly: whoever never claims anything is never wrong either."""
     inside, text = found.told, found.text_told
     some = [trap for one in found.readings for trap in one.traps if trap.kind != "listed"]
