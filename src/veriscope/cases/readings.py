@@ -37,8 +37,9 @@ from veriscope.methods import LogisticProbe, MeanDifference, cluster_folds, enco
 from veriscope.methods.bits import calibrated_bits, platt
 from veriscope.subjects import Add, Edit, Subject
 from veriscope.subjects.endings import continuations
-from veriscope.trials import Effort, Verdict, trial
+from veriscope.trials import Effort, Verdict
 from veriscope.trials.statistics import Resampler, clopper_pearson
+from veriscope.trials.trial import trial
 
 Told = Callable[[str], None]
 HALVES = 40  # fits on half of the dev logs: what intervals are made of
