@@ -206,7 +206,7 @@ def test_a_budget_is_kept_and_what_it_left_out_is_said() -> None:
 
     assert not isinstance(found, NotRun)
     assert found.passes <= 11 and found.how == "exact" and 2 <= len(found.players) < 5
-    assert "the rest stayed, as the budget was short" in found.note and TELLS in found.players
+    assert "the others stayed in place, as the budget was short" in found.note and TELLS in found.players
     assert isinstance(shapley(case(), passes=0.5), NotRun)
     with pytest.raises(BadSetting, match="above 0"):
         shapley(changes, passes=0)
