@@ -383,6 +383,9 @@ def case_(
     template: Annotated[str, typer.Option(help="auto, chat (insist on the tokenizer's template) or plain")] = "auto",
     expected: Annotated[str | None, typer.Option(help="what should have been said; else what the log says")] = None,
     repair: Annotated[bool, typer.Option("--repair/--no-repair", help="try the repairs of the causes named")] = True,
+    patience: Annotated[
+        float, typer.Option(help="how many times as much repairs may cost as suits a model of GPT-2's size", min=0.01)
+    ] = 1.0,
     readings: Annotated[
         Path | None, typer.Option(help="folder of readings of the user, made by `veriscope readings`")
     ] = None,
@@ -403,7 +406,7 @@ def case_(
         raise UserError(f"There is no template '{template}'. Give --template auto, chat or plain.")
     aside = Console(stderr=True, highlight=False, soft_wrap=True)
     wanted = (expected,) if expected else ()
-    options = Options(template=template, expected=wanted, repair=repair, seed=seed)  # type: ignore[arg-type]
+    options = Options(template=template, expected=wanted, repair=repair, patience=patience, seed=seed)  # type: ignore[arg-type]
     logs, failed = gather(files)
     with aside.status("opening the model, reading the logs"):
         ready = prepare(logs, model, span, options)

@@ -71,8 +71,9 @@ def test_what_was_kept_is_used_again_and_a_torn_file_is_not(
 
     monkeypatch.setattr(module, "outside", counted)
     first = work(log, model_of(log), options=QUICK, keep=tmp_path)
-    second = work(log, model_of(log), options=QUICK, keep=tmp_path)
+    second = work(log, model_of(log), options=replace(QUICK, patience=2.0), keep=tmp_path)
 
+    assert module.patient(replace(QUICK, patience=2.0)).work == 2 * module.patient(QUICK).work
     assert runs == ["run"] and plain(first.outside) == plain(second.outside) == plain(trigger.outside)
 
     (held,) = tmp_path.rglob("outside.json")

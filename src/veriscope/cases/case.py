@@ -62,6 +62,7 @@ class Options:
         shapley_passes: Most that contributions may cost, in whole passes of the context.
         expected: What should have been said in the place of the strange words; empty takes what the log says.
         repair: Whether repairs are tried.
+        patience: How many times as much repairs may cost as suits a model of GPT-2's size (see `repair.Effort.work`).
         seed: Of everything that is drawn.
     """
 
@@ -70,6 +71,7 @@ class Options:
     shapley_passes: float = 8.0
     expected: tuple[str, ...] = ()
     repair: bool = True
+    patience: float = 1.0
     seed: int = 0
 
 
@@ -175,7 +177,7 @@ def expected(changes: Changes, options: Options = Options()) -> Plan:
     passes = edits * SHARED + min(options.shapley_passes, 2.0**parts) + spoken
     tokens = len(changes.transcript.ids)
     if not _as_expected(changes, options):
-        spent = min(REPAIRS, Effort().work / changes.subject.n_parameters) if options.repair else 0.0
+        spent = min(REPAIRS, patient(options).work / changes.subject.n_parameters) if options.repair else 0.0
         passes += CAUSES + spent / max(tokens, SHORT)
     return Plan(tokens, len(changes.units), passes * one)
 
@@ -330,11 +332,18 @@ def _repaired(
             suspects = [n for one in diagnosis.findings if one.cause == cause for n in one.units if n in changes.units]
             answer = expected[0] if expected else None
             out += repairs(
-                cause, changes, suspects=suspects, expected=answer, spent=diagnosis.passes, seed=options.seed
-            )
+                cause, changes, suspects=suspects, expected=answer, spent=diagnosis.passes, effort=patient(options),
+                seed=options.seed,
+            )  # fmt: skip
         return tuple(out)
 
-    return kept.get("repairs", tuple[Repair, ...], tried)
+    part = "repairs" if options.patience == 1 else f"repairs-{options.patience:g}"
+    return kept.get(part, tuple[Repair, ...], tried)
+
+
+def patient(options: Options) -> Effort:
+    """What repairs may cost."""
+    return Effort(work=Effort().work * options.patience)
 
 
 # ---- what is kept
@@ -348,7 +357,7 @@ def home() -> Path:
 def _key(changes: Changes, options: Options) -> str:
     """Hash of all that a case hangs on."""
     seen = changes.transcript
-    settings = plain(replace(options, repair=True))  # leaving repairs out changes no other part
+    settings = plain(replace(options, repair=True, patience=1.0))  # no other part hangs on what is done for repairs
     said = [plain(seen.log.turns), seen.log.expected, plain(seen.strange), seen.text, seen.ids, settings]
     said += [changes.subject.hash, version(), code_hash("veriscope.cases.case")]
     text = json.dumps(said, sort_keys=True)

@@ -214,7 +214,10 @@ class _Shop:
     @property
     def late(self) -> NotRun:
         """Why something was not begun."""
-        return NotRun(f"not tried for lack of time: the {self._most:,.0f} tokens that repairs may cost were spent")
+        return NotRun(
+            f"not tried for lack of time: the {self._most:,.0f} tokens that repairs may cost were spent; --patience 4 "
+            "gives four times as many"
+        )
 
     @property
     def _most(self) -> float:
