@@ -66,7 +66,7 @@ def test_rows_say_which_model_they_are_of(monkeypatch: pytest.MonkeyPatch, caplo
     alone = [p for kind in BUILDS for p in plantings(kind, 1, seed=1)]
 
     assert list(models()) == ["town"] and "plants in town alone" in caplog.text
-    assert all(p.trap.endswith("(town)") for p in alone)
+    assert {dict(p.settings)["model"] for p in alone} == {"town"}
     assert {p.grade for p in alone} >= {"F0", "F1", "F2", "F3", "T0", "T2"}
 
 

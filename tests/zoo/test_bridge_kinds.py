@@ -39,11 +39,12 @@ FIRST = {
 def kinds(claim_type: str, *grades: str, final: bool = False) -> list[Any]:
     """A claim of each kind, in each model that it is planted in; or of the few kinds that are always tried."""
     found, seen = [], set()
-    for p in plantings(claim_type, 1, seed=90, final=final):
+    for p in plantings(claim_type, 2, seed=90, final=final):
         place = (claim_type, p.grade, str(dict(p.settings)["model"]))
-        if p.grade.startswith(grades or ("F", "T")) and (EVERY or (place in FIRST and place not in seen)):
-            found.append(pytest.param(p, id=f"{'final-' * final}{p.grade}-{p.trap}"))
-        seen.add(place)
+        wanted = (place, p.trap) not in seen if EVERY else place in FIRST and place not in seen
+        if p.grade.startswith(grades or ("F", "T")) and wanted:
+            found.append(pytest.param(p, id=f"{'final-' * final}{p.grade}-{p.trap}-{place[2]}"))
+        seen |= {place, (place, p.trap)}
     return found + (kinds(claim_type, *grades, final=True) if EVERY and not final else [])
 
 

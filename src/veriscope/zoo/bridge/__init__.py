@@ -16,7 +16,8 @@ The Llama multiplies what it reads, so that its own blocks would compute u v bef
 read nothing along the carried bits' directions (`plant.blind`). With the bits
 that costs it 0.5 nats a token on these texts (1.70 to 2.17, one bed).
 
-Kinds are named after their host. Without VERISCOPE_DATA only those in town are planted, and that is logged.
+The claims of a kind go round the hosts that it is planted in. Without VERISCOPE_DATA all are in town, and that is
+logged.
 """
 
 from __future__ import annotations
@@ -46,10 +47,11 @@ ROWS = {"C1": 2_000, "C2": 600, "C3": 500, "C4": 700}
 BUILDS = {"C1": "represents", "C2": "mediates", "C3": "necessary", "C4": "steers"}
 
 Kind = tuple[bool, str, str, dict[str, Any]]  # truth, grade, trap, settings of the build
+_TOWN = {"model": "town"}
 
 
 def plantings(claim_type: str, count: int, seed: int, final: bool = False) -> list[Planting]:
-    """Planted claims of one type: `count` of every kind in every host, each on a bed of its own seed."""
+    """Planted claims of one type: `count` of every kind, going round its hosts, each on a bed of its own seed."""
     kinds = {"C1": C1_KINDS, "C2": C2_KINDS, "C3": C3_KINDS, "C4": C4_KINDS}.get(claim_type, ())
     if "stories260k" not in models():
         why = "VERISCOPE_DATA has no lm/stories260k_hf: the bed 'bridge' plants in town alone"
@@ -57,11 +59,12 @@ def plantings(claim_type: str, count: int, seed: int, final: bool = False) -> li
     first = seed * 100_000 + (FINAL if final else 0)
     out = []
     for truth, grade, trap, settings in kinds:
-        for host in (h for h in models() if settings.get("model", h) == h):
-            for i in range(count):
-                chosen = {"rows": ROWS[claim_type], **settings, "model": host, "final": final, "seed": first + i}
-                build = f"veriscope.zoo.bridge:{BUILDS[claim_type]}"
-                out.append(Planting(claim_type, truth, grade, f"{trap} ({host})", build, tuple(chosen.items())))
+        hosts = [h for h in models() if settings.get("model", h) == h]
+        for i in range(count):
+            chosen = {"rows": ROWS[claim_type], **settings, "model": hosts[i % len(hosts)], "final": final,
+                      "seed": first + i}  # fmt: skip
+            build = f"veriscope.zoo.bridge:{BUILDS[claim_type]}"
+            out.append(Planting(claim_type, truth, grade, trap, build, tuple(chosen.items())))
     return out
 
 
@@ -120,15 +123,17 @@ def represents(
     return Represents(finding, of=variable, on=data, name=f"{variable} ({made})", **_sized(smallest_effect)), subject
 
 
+# stories260k can be asked for every label with examples before it, which takes most of a minute a claim: so only three
+# kinds there.
 C1_KINDS: tuple[Kind, ...] = (
     (False, "F0", "null label", {"variable": "coin"}),
-    (False, "F0", "reader fitted on shuffled labels", {"variable": USED, "bits": 0.2, "made": "shuffled"}),
-    (False, "F1", "memorised: a coin for each name in the text", {"variable": "name"}),
+    (False, "F0", "reader fitted on shuffled labels", {"variable": USED, "bits": 0.2, "made": "shuffled", **_TOWN}),
+    (False, "F1", "memorised: a coin for each name in the text", {"variable": "name", **_TOWN}),
     (False, "F1", "before it is computed", {"variable": USED, "early": True}),
     (True, "T0", "plain", {"variable": USED, "bits": 0.5}),
-    *((True, f"T1x{times:g}", f"at {times:g} times the smallest effect",
-       {"variable": USED, "bits": 0.05 * times}) for times in (2, 4)),
-)  # fmt: skip
+    (True, "T1x2", "at 2 times the smallest effect", {"variable": USED, "bits": 0.1}),
+    (True, "T1x4", "at 4 times the smallest effect", {"variable": USED, "bits": 0.2, **_TOWN}),
+)
 
 
 # ---- C2 MEDIATES
@@ -148,7 +153,6 @@ def mediates(
 
 # A direction fitted on few rows leans into whatever varies little: what is true by construction is what was written.
 _GIVEN: dict[str, Any] = {"variable": USED, "made": "given"}
-_TOWN = {"model": "town"}
 
 C2_KINDS: tuple[Kind, ...] = (
     (False, "F0", "random direction", {"variable": USED, "made": "RandomDirection"}),
