@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from veriscope.cases.baselines import TextClassifier
+from veriscope.cases.kept_folder import put_folder, read_folder
 from veriscope.cases.labelled import Attribute
 from veriscope.cases.plain import made, plain
 from veriscope.errors import NotRun, UserError
@@ -236,12 +234,8 @@ class Readings:
         return out.hexdigest()
 
     def save(self, folder: str | Path) -> Path:
-        """Write a folder of two files; the JSON goes last, so a folder without it holds no readings."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        _put(folder / TENSORS, safetensors.torch.save(self._tensors()))
-        _put(folder / RECORD, (json.dumps(self._record()) + "\n").encode())
-        return folder
+        """Write a folder of two files; one without its JSON holds no readings."""
+        return put_folder(folder, (RECORD, TENSORS), self._record(), self._tensors())
 
     def _tensors(self) -> dict[str, Tensor]:
         fits = {f"fits {name}": fits.float().contiguous() for name, fits in self.fits.items()}
@@ -260,17 +254,9 @@ class Readings:
             OtherModel: They were trained on another model.
         """
         folder = Path(folder).expanduser()
-        try:
-            record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-            tensors = safetensors.torch.load((folder / TENSORS).read_bytes())
-        except (OSError, ValueError, safetensors.SafetensorError) as error:
-            raise BadReadings(folder, f"a file is missing or damaged ({error})") from error
-        if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-            raise BadReadings(folder, f"{RECORD} is not of version {SCHEMA}")
+        record, tensors = read_folder(folder, (RECORD, TENSORS), SCHEMA, BadReadings)
         if record.get("hash") != subject.hash:
             raise OtherModel(folder, str(record.get("model")), subject.name)
-        if bad := [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]:
-            raise BadReadings(folder, f"the tensor '{bad[0]}' has values that are not finite numbers")
         try:
             return cls(
                 record["model"], record["hash"], record["logs"], record["held_out"], record["seed"],
@@ -282,10 +268,3 @@ class Readings:
             )  # fmt: skip
         except (KeyError, TypeError, ValueError) as error:
             raise BadReadings(folder, f"{RECORD} lacks something ({error})") from error
-
-
-def _put(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content)
-    part.replace(path)

@@ -9,18 +9,16 @@ topic's own held-out turns. One topic in the set is a claim; none, or all, is "n
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors
-import safetensors.torch
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from veriscope.cases.baselines import TextClassifier
+from veriscope.cases.kept_folder import put_folder, read_folder
 from veriscope.cases.labelled import Labelled
 from veriscope.cases.plain import made, plain
 from veriscope.cases.readings import before_reply
@@ -241,17 +239,13 @@ class Topics:
         ]
 
     def save(self, folder: str | Path) -> Path:
-        """Write a folder of two files; the JSON goes last, so a folder without it holds nothing."""
-        folder = Path(folder).expanduser()
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write a folder of two files; one without its JSON holds nothing."""
         tensors = {name: getattr(self.reader, name).float().contiguous() for name in _READER}
         for number, (doubt, far) in enumerate(self.usual):
             tensors |= {f"doubt {number}": doubt, f"far {number}": far, f"text {number}": self.text_usual[number]}
         record = {"schema": SCHEMA, **{name: plain(getattr(self, name)) for name in _PLAIN}}
         record |= {name: plain(getattr(self.reader, name)) for name in ("names", "site", "far_site")}
-        _put(folder / TENSORS, safetensors.torch.save(tensors))
-        _put(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
-        return folder
+        return put_folder(folder, (RECORD, TENSORS), record, tensors)
 
     @classmethod
     def load(cls, folder: str | Path, subject: Subject) -> Topics:
@@ -262,15 +256,7 @@ class Topics:
             TopicsOfAnother: They were trained on another model.
         """
         folder = Path(folder).expanduser()
-        try:
-            record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-            tensors = safetensors.torch.load((folder / TENSORS).read_bytes())
-        except (OSError, ValueError, safetensors.SafetensorError) as error:
-            raise BadTopicReadings(folder, f"a file is missing or damaged ({error})") from error
-        if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-            raise BadTopicReadings(folder, f"{RECORD} is not of version {SCHEMA}")
-        if any(not bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
-            raise BadTopicReadings(folder, "a tensor has values that are not finite numbers")
+        record, tensors = read_folder(folder, (RECORD, TENSORS), SCHEMA, BadTopicReadings)
         try:
             names = tuple(record["names"])
             reader = Reader(names, record["site"], record["far_site"], *(tensors[name] for name in _READER))
@@ -367,10 +353,3 @@ def _claim(found: tuple[str, ...], all_topics: int, silent: Mapping[str, str]) -
     if len(found) > 1:
         return "", f"not told: it could be {' or '.join(found)}"
     return ("", f"not told: {silent[found[0]]}") if found[0] in silent else (found[0], "")
-
-
-def _put(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content)
-    part.replace(path)

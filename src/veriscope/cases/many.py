@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from veriscope.cases.case import NO_READINGS, NO_TOPICS, Case, Options, Plan, begin, expected, finish
 from veriscope.cases.changes import Changes
@@ -14,6 +15,7 @@ from veriscope.cases.kept_topics import Topics, TopicsOfAnother
 from veriscope.cases.logs import Log, Mark, read_logs
 from veriscope.cases.models import model_of
 from veriscope.errors import NotRun, UserError
+from veriscope.subjects import Subject
 
 
 @dataclass(frozen=True)
@@ -66,20 +68,7 @@ def with_readings(ready: Sequence[Ready], folder: Path) -> list[Ready]:
         BadReadings: The folder can't be used.
         OtherModel: No log is of the model that the readings were trained on.
     """
-    out, fitting, odd = [], 0, None
-    for one in ready:
-        if isinstance(one.changes, UserError):
-            out.append(one)
-            continue
-        try:
-            out.append(replace(one, readings=Readings.load(folder, one.changes.subject)))
-            fitting += 1
-        except OtherModel as error:
-            odd = error
-            out.append(replace(one, readings=NotRun(str(error).rstrip("."))))
-    if odd is not None and not fitting:
-        raise odd
-    return out
+    return _given(ready, "readings", lambda subject: Readings.load(folder, subject), OtherModel)
 
 
 def with_topics(ready: Sequence[Ready], folder: Path) -> list[Ready]:
@@ -89,17 +78,24 @@ def with_topics(ready: Sequence[Ready], folder: Path) -> list[Ready]:
         BadTopicReadings: The folder can't be used.
         TopicsOfAnother: No log is of the model that they were trained on.
     """
+    return _given(ready, "topics", lambda subject: Topics.load(folder, subject), TopicsOfAnother)
+
+
+def _given(ready: Sequence[Ready], part: str, load: Callable[[Subject], Any], another: type[UserError]) -> list[Ready]:
+    """Every log with what was trained on its model; where that is `another`, with the reason."""
     out, fitting, odd = [], 0, None
     for one in ready:
         if isinstance(one.changes, UserError):
             out.append(one)
             continue
+        held: dict[str, Any] = {}
         try:
-            out.append(replace(one, topics=Topics.load(folder, one.changes.subject)))
+            held[part] = load(one.changes.subject)
             fitting += 1
-        except TopicsOfAnother as error:
+        except another as error:
             odd = error
-            out.append(replace(one, topics=NotRun(str(error).rstrip("."))))
+            held[part] = NotRun(str(error).rstrip("."))
+        out.append(replace(one, **held))
     if odd is not None and not fitting:
         raise odd
     return out
