@@ -35,7 +35,8 @@ class Origin:
     """Where a finding came from: enough to make it again and to know how hard it was searched for.
 
     `method(origin.method, **origin.settings)` rebuilds the method. `tried` counts the combinations of site, position,
-    seed and settings that were looked at before this one was chosen.
+    seed and settings that were looked at before this one was chosen. `fitted_on` counts the examples it learnt from, 0
+    where that is not known or nothing was learnt.
     """
 
     method: str
@@ -47,6 +48,7 @@ class Origin:
     position: str | int
     seed: int
     tried: int
+    fitted_on: int = 0
 
 
 @dataclass(frozen=True)

@@ -137,6 +137,7 @@ def test_cores_are_at_least_one() -> None:
     assert 1 <= cores() <= (os.cpu_count() or 1)
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="whether a worker lives is read from /proc")
 def test_workers_end_with_the_process_that_began_them(tmp_path: Path) -> None:
     script = tmp_path / "killed.py"
     script.write_text(

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from made import BATTERY, an_exam, outcome
 
+from veriscope.claims.battery import GateSpec
 from veriscope.errors import UserError
 from veriscope.exam.again import SCALES, mutations, removed, scaled, stricter, trade_off, without
 from veriscope.exam.results import judged_by, margins, usual_battery
@@ -54,6 +55,25 @@ def test_a_gate_that_only_says_that_nothing_could_be_seen_counts_what_would_be_r
     found = {m.gate: (m.hasty, m.hasty_true) for m in mutations(claims)}
 
     assert found == {"i0": (1, 1), "p0": (1, 0), "g1": (0, 0), "g2": (0, 0), "g3": (0, 0), "f4": (0, 0)}
+
+
+def test_checks_that_choose_among_the_other_words_are_told_from_gates() -> None:
+    claims = [*an_exam(5), outcome(False, "F0", "unseen", 0, p0=True, g1=0.0)]
+
+    assert {m.gate for m in mutations(claims) if m.chooses} == {"i0", "p0"}
+
+
+def test_without_a_redundancy_check_what_it_spared_has_failed() -> None:
+    one = outcome(False, "F3", "one of two", g1=0.0)
+    spares = GateSpec("f4", "redundancy", "?", "falsifier", "bits", "", if_fired="CONDITIONAL")
+    battery = tuple(spares if s.gate == "f4" else s for s in one.battery)
+    spared = {"g1": "unclear", "f4": "fired"}
+    gates = tuple(replace(r, outcome=spared.get(r.gate, r.outcome)) for r in one.gates)
+    one = replace(one, battery=battery, gates=gates, word="CONDITIONAL")
+
+    assert without(one) == "CONDITIONAL" and without(one, "f4") == "REFUTED"
+    assert {m.gate: (m.hasty, m.chooses) for m in mutations([one, *an_exam(2)])}["f4"] == (1, False)
+    assert {m.gate: (m.hasty, m.chooses) for m in mutations([one])}["f4"] == (1, True)
 
 
 def test_a_gate_that_no_claim_has_is_refused() -> None:

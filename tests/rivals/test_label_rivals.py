@@ -224,6 +224,9 @@ def test_labels_that_read_alike_to_the_model_are_not_asked_for() -> None:
     assert isinstance(found, NotRun) and "read the same to the model" in found.reason
 
 
+CHARS = "abcdef :\n"
+
+
 class Chars(nn.Module):
     """Any causal model over characters."""
 
@@ -236,16 +239,36 @@ class Chars(nn.Module):
         return self.embed(input_ids).cumsum(1)
 
 
-def test_labels_that_begin_alike_are_scored_to_their_end() -> None:
-    chars = "abcdef :\n"
-    subject = load(Chars(len(chars)), tokenizer=CharReader(chars), name="chars")
+@pytest.fixture
+def spelling() -> Subject:
+    return load(Chars(len(CHARS)), tokenizer=CharReader(CHARS), name="chars")
 
-    scores = label_scores(subject, ["dd", "ef e"], ["ab", "ac"])
 
-    logp = torch.log_softmax(subject.run(["ddab"], logits="all").logits[0], -1)  # type: ignore[index]
-    a, b = chars.index("a"), chars.index("b")
-    assert float(scores[0, 0]) == pytest.approx(float(logp[1, a] + logp[2, b]), abs=1e-5)
-    assert float(scores[0, 0]) != float(scores[0, 1])
+def _token_scores(subject: Subject, text: str, tail: int) -> list[float]:
+    """Log-probability of each of the last `tail` characters given those before, by a run of its own."""
+    logits = subject.run([text], logits="all").logits
+    assert logits is not None
+    logp = torch.log_softmax(logits[0], -1)
+    return [float(logp[i - 1, CHARS.index(text[i])]) for i in range(len(text) - tail, len(text))]
+
+
+def test_labels_that_begin_alike_are_scored_where_they_part(spelling: Subject) -> None:
+    scores = label_scores(spelling, ["dd", "ef e"], ["ab", "acf"])
+
+    for row, prompt in enumerate(["dd", "ef e"]):
+        assert float(scores[row, 0]) == pytest.approx(_token_scores(spelling, prompt + "ab", 1)[0], abs=1e-5)
+        assert float(scores[row, 1]) == pytest.approx(_token_scores(spelling, prompt + "ac", 1)[0], abs=1e-5)
+    assert spelling.passes < 2 * 2 + 4
+
+
+@pytest.mark.parametrize("classes", [["ab", "ac", "da"], ["a", "ab"]])
+def test_labels_that_part_at_several_places_are_scored_to_their_end(spelling: Subject, classes: list[str]) -> None:
+    scores = label_scores(spelling, ["dd", "ef e"], classes)
+
+    for row, prompt in enumerate(["dd", "ef e"]):
+        for column, label in enumerate(classes):
+            by_hand = sum(_token_scores(spelling, prompt + label, len(label)))
+            assert float(scores[row, column]) == pytest.approx(by_hand, abs=1e-5)
 
 
 def test_settings_that_cannot_be_are_refused() -> None:

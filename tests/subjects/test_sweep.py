@@ -245,6 +245,28 @@ def test_texts_that_begin_alike_give_what_single_runs_give(family: str) -> None:
         assert torch.allclose(found[site], whole[read], atol=1e-5), site
 
 
+@pytest.mark.parametrize("family", [*CAUSAL, *SEES_AHEAD])
+def test_beginnings_of_texts_give_what_those_beginnings_give(family: str) -> None:
+    one = subject(family)
+    base = "w4 w5 w6 w7 w8 w3 w3 w4 w5"
+    texts, lengths = [base, "w4 w5 w6 w8 w3 w3 w4 w5", "w9 w5"], [8, 3, 1]
+
+    found = one.variations(base, texts, read=["blocks.1.resid_post"], lengths=lengths)
+
+    read = Read("blocks.1.resid_post", "last")
+    whole = one.run([" ".join(t.split()[:n]) for t, n in zip(texts, lengths, strict=True)], read=[read], logits="last")
+    assert found.logits is not None and whole.logits is not None
+    assert torch.allclose(found.logits, whole.logits, atol=1e-5)
+    assert torch.allclose(found["blocks.1.resid_post"], whole[read], atol=1e-5)
+    assert found.mask.sum(1).tolist() == lengths
+
+
+@pytest.mark.parametrize("lengths", [[1], [0, 1], [1, 3]])
+def test_beginnings_that_cannot_be_are_refused(lengths: list[int]) -> None:
+    with pytest.raises(BadRead, match="lengths"):
+        subject("gpt2").variations("w4 w5", ["w4 w5", "w4 w6"], lengths=lengths)
+
+
 def test_texts_in_pieces_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     from veriscope.subjects import sweep
 

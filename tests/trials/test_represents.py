@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -144,6 +145,45 @@ def test_a_direction_that_hears_no_labels_is_held_against_controls_that_do() -> 
     assert found["g2"].strongest == "redrawn per factor thing, LogisticProbe"
     own = next(c.estimate for c in found["g2"].controls if c.name == "redrawn per factor thing, Remembered")
     assert own.value < 0.05  # which alone would have let it pass
+
+
+LOPSIDED = [("wired", {"wired": True, "bits": 0.2}, {"g3"}), (THING_LABEL, {"things": 32}, {"g2"})]
+
+
+def lopsided(variable: str, dials: dict, fitted_on: int | None = None) -> Verdict:
+    """A claim that learnt from nine times the texts that its controls have."""
+    bed = Planted(seed=1, rows=3_600, **dials)
+    (learnt, data), subject = bed.lopsided(variable), bed.subject()
+    with use(Ledger.in_memory()) as ledger:
+        finding = LogisticProbe(site="residual").fit(subject, learnt.dev)
+        if fitted_on is not None:
+            origin = dataclasses.replace(finding.origin, fitted_on=fitted_on)
+            finding = dataclasses.replace(finding, origin=origin)
+        claim = Represents(finding, of=variable, on=data)
+        return trial(claim, subject=subject, ledger=ledger, effort=dataclasses.replace(SMALL, draws=20, twins=5))
+
+
+@pytest.mark.parametrize("variable, dials, by", LOPSIDED)
+def test_a_claim_that_learnt_from_more_texts_than_its_controls_is_left_open(
+    variable: str, dials: dict, by: set[str]
+) -> None:
+    verdict = lopsided(variable, dials)
+
+    found = {g.gate: g for g in verdict.gates}
+    assert verdict.word == "INCONCLUSIVE" and found["i0"].outcome == "pass"
+    assert all(found[g].outcome == "unclear" for g in ("g2", "g3", "g4"))
+    assert re.match(r"its controls learnt from 1\d\d dev texts, the finding from 1,6\d\d; ", found["g2"].note)
+    unsaid = {g.gate: g for g in lopsided(variable, dials, fitted_on=0).gates}
+    assert all(unsaid[g].outcome == "unclear" for g in by)  # by what dev could teach of it alone
+
+
+@pytest.mark.parametrize("variable, dials, by", LOPSIDED)
+def test_without_counting_texts_such_a_claim_would_be_supported(
+    variable: str, dials: dict, by: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Bench, "taught", property(lambda bench: bench.claimed))
+
+    assert lopsided(variable, dials, fitted_on=0).word == "SUPPORTED"
 
 
 def test_a_random_direction_is_refuted_and_not_called_invalid(subject: Subject) -> None:

@@ -27,11 +27,22 @@ POWER = "p0"  # the check of power, which stands in no battery
 def without(outcome: Outcome, *gates: str) -> Word:
     """The word that a claim would have come to without some gates, by name; without none, the trial's own.
 
-    Gates that the trial did not reach, because one of these stood before them, count then.
+    Gates that the trial did not reach, because one of these stood before them, count then; and where a check that
+    makes a claim CONDITIONAL is among these, gates that failed and were spared for its sake have failed.
     """
     left = [r for r in outcome.gates if r.gate not in gates]
+    if any(s.gate in gates and s.if_fired == "CONDITIONAL" for s in outcome.battery):
+        left = [_unspared(r) for r in left]
     battery = [s for s in outcome.battery if s.gate not in gates]
     return decide(battery, reached(left)).word
+
+
+def _unspared(result: GateResult) -> GateResult:
+    """A gate's result by the plain rule."""
+    if result.role != "gate" or not isinstance(result.estimate, Estimate) or result.margin is None:
+        return result
+    fails = outcome_of(result.estimate, result.margin, result.better) == "fail"
+    return replace(result, outcome="fail") if fails else result
 
 
 def removed(outcomes: Sequence[Outcome], gate: str) -> list[Outcome]:
@@ -71,8 +82,10 @@ class Mutation:
     the false claims of the type that it does not let pass, alone or with other gates; `total` those that only it holds
     back, `rises` the same by grade. `witness` is the quickest of these: with this gate broken it would be SUPPORTED, so
     a test that tries it again fails if the gate lets everything pass. `hasty` counts claims, true and false, that would
-    be REFUTED without the gate and are not with it, `hasty_true` the true ones: an instrument says INVALID instead, the
-    check of power INCONCLUSIVE, a redundancy CONDITIONAL. Such a gate may let no false claim through and yet be needed.
+    be REFUTED without the gate and are not with it, `hasty_true` the true ones.
+
+    `chooses` marks checks that stand in no claim's way to SUPPORTED by design and choose among the other words: an
+    instrument says INVALID, the check of power INCONCLUSIVE, a redundancy CONDITIONAL, of what would be REFUTED.
     """
 
     claim_type: str
@@ -90,6 +103,7 @@ class Mutation:
     witness: Mapping[str, Any] = field(default_factory=dict)
     hasty: int = 0
     hasty_true: int = 0
+    chooses: bool = False
 
 
 def mutations(outcomes: Sequence[Outcome]) -> list[Mutation]:
@@ -104,8 +118,13 @@ def mutations(outcomes: Sequence[Outcome]) -> list[Mutation]:
         for gate, title in battery.items():
             hasty = [o for o in mine if o.word != "REFUTED" == without(o, gate)]
             held = _mutation(claim_type, gate, title, false)
-            found.append(replace(held, hasty=len(hasty), hasty_true=sum(o.truth for o in hasty)))
+            chooses = not any(s.gate == gate and not _chooses(s) for o in mine for s in o.battery)
+            found.append(replace(held, hasty=len(hasty), hasty_true=sum(o.truth for o in hasty), chooses=chooses))
     return found
+
+
+def _chooses(spec: GateSpec) -> bool:
+    return spec.role == "instrument" or (spec.role == "falsifier" and spec.if_fired == "CONDITIONAL")
 
 
 def _mutation(claim_type: str, gate: str, title: str, false: Sequence[Outcome]) -> Mutation:

@@ -183,19 +183,31 @@ def grades(results: Mapping[str, Any]) -> str:
 
 
 def gates(results: Mapping[str, Any]) -> str:
-    """What each gate holds back."""
+    """What each gate holds back; a check that chooses among the other words is here if it holds anything back too."""
     body = []
     for t, _, part in shown(results):
-        for m in part.get("mutations", ()):
+        for m in (m for m in part.get("mutations", ()) if m["trap"] or not m.get("chooses")):
             most = f"{m['grade']} {m['trap']}" if m["trap"] else "carries no weight here"
             rise = f"{m['before']} to {m['after']} of {m['n']}" if m["trap"] else f"0 of {m['n']}"
             alone = ", ".join(f"{n} {grade}" for grade, n in m["rises"].items()) or "0"
-            hasty = f"{m['hasty']} ({m['hasty_true']} true)" if m.get("hasty") else "0"
-            body.append([t, f"{m['gate']} {m['title']}", most, rise, m["refuses"], alone, hasty])
+            body.append([t, f"{m['gate']} {m['title']}", most, rise, m["refuses"], alone])
     if not body:
         return f"{NOT_YET}\n"
     head = ["type", "without this gate", "rises most in", "supported", "false claims it refuses", "it alone"]
-    return markdown([*head, "REFUTED only without it"], body)
+    return markdown(head, body)
+
+
+def choosing(results: Mapping[str, Any]) -> str:
+    """What the checks that stand in no claim's way to SUPPORTED do: claims that would be REFUTED without them."""
+    body = [
+        [t, f"{m['gate']} {m['title']}", m["refuses"], m["hasty"], m["hasty_true"]]
+        for t, _, part in shown(results)
+        for m in part.get("mutations", ())
+        if m.get("chooses")
+    ]
+    if not body:
+        return f"{NOT_YET}\n"
+    return markdown(["type", "check", "false claims it stops", "REFUTED only without it", "true ones among them"], body)
 
 
 def margins(results: Mapping[str, Any]) -> str:
@@ -338,6 +350,7 @@ TABLES = {
     "kinds": kinds,
     "grades": grades,
     "gates": gates,
+    "choosing": choosing,
     "margins": margins,
     "rivals": rivals,
     "rivals_by_kind": rivals_by_kind,

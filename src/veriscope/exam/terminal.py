@@ -47,7 +47,8 @@ def mutation_table(found: Sequence[Mutation]) -> Table:
     for column in ("type", "gate", "title", "held back most", "with", "without", "n", "refuses", "alone", "hasty"):
         out.add_column(column, justify="left" if column in ("type", "gate", "title", "held back most") else "right")
     for m in found:
-        most = f"{m.grade} {m.trap} ({m.bed})" if m.trap else "carries no weight here"
+        nothing = "chooses among the other words" if m.chooses else "carries no weight here"
+        most = f"{m.grade} {m.trap} ({m.bed})" if m.trap else nothing
         with_, without = (str(m.before), str(m.after)) if m.trap else ("", "")
         held = (str(m.n), str(m.refuses), _alone(m), str(m.hasty))
         out.add_row(m.claim_type, m.gate, m.title, most, with_, without, *held)

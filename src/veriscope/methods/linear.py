@@ -188,6 +188,7 @@ def origin_of(method: Any, subject: Subject, sample: Sample, site: str, looked_a
         position=method.position,
         seed=method.seed,
         tried=looked_at,
+        fitted_on=len(sample),
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from veriscope.errors import BadSetting, NotRun, UserError
@@ -162,19 +162,35 @@ class AskPredictor:
 
 
 def label_scores(subject: Subject, prompts: Sequence[str], classes: Sequence[str]) -> Float[Tensor, "example class"]:
-    """Log-probability (nats) of each label as continuation: of its first token where those differ, else of all."""
+    """Log-probability (nats) of each label as continuation: of its first token where those differ, else of all.
+
+    Where they begin with the same tokens and all part at one place, of the token there, given those before: what the
+    labels share tells nothing between them.
+    """
     first = torch.stack([subject.answer_ids(prompts, [c] * len(prompts)) for c in classes], 1)
-    if all(len(set(row)) == len(classes) for row in first.tolist()):
+    if _distinct(first):
         logits = subject.variations(prompts[0], prompts).logits  # the same examples stand before every text
-        assert logits is not None
-        return torch.log_softmax(logits.float(), -1).gather(1, first.to(logits.device)).cpu()
+        return _log_probs(logits, first)
+    whole = [[joined(subject, p, label) for p in prompts] for label in classes]
+    spelled = [subject.tokens(texts) for texts in whole]
+    by_prompt = list(zip(*spelled, strict=True))
+    shared = [_alike(ids) for ids in by_prompt]
+    if all(0 < n < min(map(len, ids)) for n, ids in zip(shared, by_prompt, strict=True)):
+        parting = torch.tensor([[label[n] for label in ids] for n, ids in zip(shared, by_prompt, strict=True)])
+        if _distinct(parting):
+            return _log_probs(subject.variations(whole[0][0], whole[0], lengths=shared).logits, parting)
+    return _whole_scores(subject, prompts, whole, spelled)
+
+
+def _whole_scores(
+    subject: Subject, prompts: Sequence[str], whole: Sequence[Sequence[str]], spelled: Sequence[Sequence[Sequence[int]]]
+) -> Float[Tensor, "example class"]:
+    """Log-probability (nats) of all tokens of each label together; `whole` and `spelled` are by label and prompt."""
     columns = []
     before = [len(ids) for ids in subject.tokens(list(prompts))]
-    for label in classes:
-        whole = [joined(subject, p, label) for p in prompts]
-        after = subject.tokens(whole)
+    for texts, after in zip(whole, spelled, strict=True):
         tails = [len(ids) - n for ids, n in zip(after, before, strict=True)]
-        found = token_log_probs(subject, whole, tails)
+        found = token_log_probs(subject, texts, tails)
         columns.append(
             torch.stack(
                 [
@@ -184,6 +200,21 @@ def label_scores(subject: Subject, prompts: Sequence[str], classes: Sequence[str
             )
         )
     return torch.stack(columns, 1).cpu()
+
+
+def _log_probs(logits: Tensor | None, ids: Int[Tensor, "example class"]) -> Float[Tensor, "example class"]:
+    assert logits is not None
+    return torch.log_softmax(logits.float(), -1).gather(1, ids.to(logits.device)).cpu()
+
+
+def _distinct(ids: Int[Tensor, "example class"]) -> bool:
+    return all(len(set(row)) == len(row) for row in ids.tolist())
+
+
+def _alike(rows: Sequence[Sequence[int]]) -> int:
+    """How many tokens all rows begin with."""
+    columns = zip(*rows, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda column: len(set(column)) == 1, columns))
 
 
 def _columns(scores: Float[Tensor, "example class"]) -> Float[Tensor, "example k"]:

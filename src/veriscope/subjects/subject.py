@@ -127,11 +127,12 @@ class Subject:
         for number, text in enumerate(texts):
             if not text.strip():
                 raise BadPrompt(f"Prompt {number} is empty: leave it out or give it a text.")
-        tokens = self.reader.encode(texts)
+        tokens, limit = self.reader.encode(texts), self.context
         for number, ids in enumerate(tokens):
             if not ids:
                 raise BadPrompt(f"Prompt {number} '{texts[number][:40]}' has no tokens.")
-            self._fits(number, texts[number], len(ids))
+            if limit is not None and len(ids) > limit:
+                raise self._too_long(number, texts[number], len(ids))
             if self._rows is not None and max(ids) >= self._rows:
                 raise BadPrompt(
                     f"Prompt {number} '{texts[number][:40]}' has token {max(ids)} ({self.reader.token(max(ids))}), but "
@@ -171,11 +172,7 @@ class Subject:
         for name in (*(entry.site for entry in reads), *(edit.site for edit in edits)):
             self.site(name)
         todo = self._plan(texts, batch_tokens)
-        run, passed = execute(
-            self._engine, todo, reads=reads, edits=edits, logits=logits, grad=grad, site=self._engine.sites
-        )
-        self.passes += passed
-        return run
+        return self._execute(todo, reads, edits, logits, grad)
 
     def sweep(
         self,
@@ -223,7 +220,9 @@ class Subject:
             self._engine, self._plan(texts, None), edits, read=read, tokens=tokens, memory=memory, site=self.site
         )
 
-    def variations(self, base: str, texts: Sequence[str], *, read: Sequence[str] = ()) -> Run:
+    def variations(
+        self, base: str, texts: Sequence[str], *, read: Sequence[str] = (), lengths: Sequence[int] | None = None
+    ) -> Run:
         """Run texts that begin like a base text; what they share with it is run once.
 
         Agrees with `run(texts, read=[Read(site, "last") ...], logits="last")`, which is what happens where positions
@@ -233,24 +232,36 @@ class Subject:
             base: The text that the others were made from by leaving out, putting in or changing something.
             texts: The others.
             read: Sites to keep at each text's last token.
+            lengths: How many tokens of each text to run, from its start on; all by default.
+
+        Raises:
+            UnknownSite, BadPrompt, BadRead.
         """
         reads = [Read(site, "last") for site in read]
         for one in reads:
             self.site(one.site)
-        tokens, first = self.tokens(texts), self.tokens([base])[0]
+        tokens, first = self._beginnings(texts, lengths), self.tokens([base])[0]
         engine = self._engine
         check_replay(engine)
         alike = sum(common(first, ids) for ids in tokens) / sum(map(len, tokens))
         if alike < WORTH_SHARING or why_not(engine, (), reads) or not isinstance(engine, Transformer):
-            return self.run(texts, read=reads, logits="last" if self.has_logits else None)
+            return self._execute(self._batches(tokens), reads, (), "last" if self.has_logits else None)
         changed = sum(len(ids) - common(first, ids) for ids in tokens)
         with torch.no_grad(), engine.packing.used(changed):
             end, kept, cost = run_variations(engine, first, tokens, reads, rows_at_once(self.device), engine.fill)
             logits = logits_of(engine, end, None)
         self.passes += round(cost)
-        lengths = torch.tensor([len(ids) for ids in tokens], device=self.device)
-        mask = torch.arange(int(lengths.max()), device=self.device) < lengths[:, None]
+        ends = torch.tensor([len(ids) for ids in tokens], device=self.device)
+        mask = torch.arange(int(ends.max()), device=self.device) < ends[:, None]
         return Run(tuple(zip(reads, kept, strict=True)), mask, logits)
+
+    def _beginnings(self, texts: Sequence[str], lengths: Sequence[int] | None) -> list[list[int]]:
+        tokens = self.tokens(texts)
+        if lengths is None:
+            return tokens
+        if len(lengths) != len(tokens) or not all(1 <= n <= len(ids) for n, ids in zip(lengths, tokens, strict=False)):
+            raise BadRead(f"lengths: give one for each of the {len(tokens)} texts, from 1 to the text's tokens.")
+        return [ids[:n] for ids, n in zip(tokens, lengths, strict=True)]
 
     def acts(self, texts: Sequence[str], site: str, at: At = "last") -> Float[Tensor, "example width"]:
         """One site at one position of each prompt, heads side by side: (example, site.size)."""
@@ -307,7 +318,9 @@ class Subject:
             self.site(edit.site)
         tokens = self.tokens(texts)
         for number, ids in enumerate(tokens):
-            self._fits(number, texts[number], len(ids) + max_new_tokens - 1)
+            longest = len(ids) + max_new_tokens - 1
+            if self.context is not None and longest > self.context:
+                raise self._too_long(number, texts[number], longest)
         new, passed = generation.generate(
             self._engine,
             tokens,
@@ -427,12 +440,11 @@ class Subject:
             f"{self.name} ({kind} twin, seed {seed})", engine_of(module, self.reader.vocab_size), self.reader
         )
 
-    def _fits(self, number: int, text: str, length: int) -> None:
-        if self.context is not None and length > self.context:
-            raise BadPrompt(
-                f"Prompt {number} '{text[:40]}...' takes {length} tokens, but {self.name} has a context of "
-                f"{self.context}. Shorten it."
-            )
+    def _too_long(self, number: int, text: str, length: int) -> BadPrompt:
+        return BadPrompt(
+            f"Prompt {number} '{text[:40]}...' takes {length} tokens, but {self.name} has a context of "
+            f"{self.context}. Shorten it."
+        )
 
     @property
     def _batch_tokens(self) -> int:
@@ -446,19 +458,31 @@ class Subject:
         if key in self._plans:
             self._plans.move_to_end(key)
             return self._plans[key]
-        if not texts:
-            raise BadPrompt("There are no prompts to run.")
-        todo = plan(
-            self.tokens(texts),
-            batch_tokens=batch_tokens,
-            fill=self._engine.fill,
-            equal_lengths=self._engine.equal_lengths,
-            device=self.device,
-        )
+        todo = self._batches(self.tokens(texts), batch_tokens)
         self._plans[key] = todo
         if len(self._plans) > _PLANS_KEPT:
             self._plans.popitem(last=False)
         return todo
+
+    def _batches(self, tokens: Sequence[list[int]], batch_tokens: int | None = None) -> Plan:
+        if not tokens:
+            raise BadPrompt("There are no prompts to run.")
+        return plan(
+            tokens,
+            batch_tokens=batch_tokens or self._batch_tokens,
+            fill=self._engine.fill,
+            equal_lengths=self._engine.equal_lengths,
+            device=self.device,
+        )
+
+    def _execute(
+        self, todo: Plan, reads: Sequence[Read], edits: Sequence[Edit], logits: str | None, grad: bool = False
+    ) -> Run:
+        run, passed = execute(
+            self._engine, todo, reads=reads, edits=edits, logits=logits, grad=grad, site=self._engine.sites
+        )
+        self.passes += passed
+        return run
 
     def _joined(self, text: str, answer: str) -> str:
         spaced = answer[:1].isspace() or text[-1:].isspace()

@@ -57,6 +57,13 @@ def error_rates(
         said += f" Worst kind: {worst['trap']}, {worst['supported']} of {worst['n']}."
     if found.get("overstated_n"):
         said += f" Overstated claims supported: {found['overstated_supported']} of {found['overstated_n']}."
+    here = next((r.estimate.clusters for r in results if r.gate == "i0" and isinstance(r.estimate, Estimate)), None)
+    usual = found.get("instrument_clusters", 0)
+    if here is not None and here < usual:
+        said += (
+            f" Nine in ten of these false claims had {usual:,} clusters or more in their instrument check, this one "
+        )
+        said += f"{here:,}: how often it errs on so few is hardly measured."
     if "likelihood_ratios" in found:
         said += f" A SUPPORTED multiplies the odds by at least {found['likelihood_ratios']['supported_at_least']:.3g}."
     stated = parts.get("dev", {}).get("confidence")  # fitted in development, then frozen

@@ -149,6 +149,23 @@ class Bench:
         dev, gate = self.codes(self.dev)[None], self.codes(self.opened)[None]
         return self.bits(self.dev_acts, self.gate_acts, dev, gate, seed=self.finding_seed, frozen=frozen)[0]
 
+    @cached_property
+    def taught(self) -> Array:
+        """Bits per gate item of what the best reader learns of the variable from dev, as the controls do; or the
+        claim's own, where those are fewer.
+
+        A finding may have been fitted on more texts than dev has. Controls that learn on dev would then seem to know
+        less than it for want of texts alone.
+        """
+        dev, gate = self.codes(self.dev)[None], self.codes(self.opened)[None]
+        found = self.claimed
+        for number, reader in enumerate(self.readers.values()):
+            again = self.bits(self.dev_acts, self.gate_acts, dev, gate, seed=self.finding_seed, reader=reader)[0]
+            if again.mean() >= self.claimed.mean():
+                return self.claimed
+            found = again if number == 0 or again.mean() > found.mean() else found
+        return found
+
     @property
     def finding_seed(self) -> int:
         return self.claim.finding.origin.seed
@@ -210,6 +227,28 @@ def planted_feature(bench: Bench, spec: GateSpec) -> GateResult:
         draws.mean(found[best]),
         note=f"a coin planted at 1.25 sd along a natural direction of the same activations, found by {best}",
     )
+
+
+def against_learners(bench: Bench, spec: GateSpec, controls: Mapping[str, Array], note: str) -> GateResult:
+    """Hold the claim against controls that learn on dev, and leave it open where they had fewer texts than it.
+
+    A claim that passes is held against them again with what dev can teach of it (`Bench.taught`). If the finding is
+    known to have learnt from more texts than dev has, by over a quarter, a pass says nothing at all.
+    """
+    found = against(spec, bench.claimed, controls, bench.draws, note=note)
+    texts, learnt = len(bench.dev), bench.claim.finding.origin.fitted_on
+    if found.outcome != "pass" or (learnt <= MORE_TEXTS * texts and bench.taught is bench.claimed):
+        return found
+    alike = against(spec, bench.taught, controls, bench.draws)
+    if learnt <= MORE_TEXTS * texts and alike.outcome == "pass":
+        return found
+    why = f"its controls learnt from {texts:,} dev texts" + (f", the finding from {learnt:,}" if learnt > texts else "")
+    why += f"; a reading has {bench.taught.mean():.2f} bits from theirs where the claim has {bench.claimed.mean():.2f}"
+    note = f"{why}: give dev more texts; {note}".rstrip("; ")
+    return replace(alike, outcome="unclear", items_needed=None, note=note)
+
+
+MORE_TEXTS = 1.25  # times the texts that the controls learn from, up to which a finding's count as no more than theirs
 
 
 def held_out(bench: Bench, spec: GateSpec) -> GateResult:
@@ -285,7 +324,7 @@ def control_task(bench: Bench, spec: GateSpec) -> GateResult:
             controls[f"redrawn per {family}, {name}"] = bits[bits.mean(1).argmax()]
         families.append(f"{len(set(keys[0] + keys[1])):,} of {family}")
     note = f"the best read of {bench.effort.draws} draws a family; {', '.join(families)}"
-    return against(spec, bench.claimed, controls, bench.draws, note=note)
+    return against_learners(bench, spec, controls, note)
 
 
 MANY = 20  # values from which on a factor names things that could be remembered, and is not a variable itself
@@ -339,9 +378,7 @@ def dead_salmon(bench: Bench, spec: GateSpec) -> GateResult:
         for name, reader in bench.readers.items():
             bits = bench.bits(dev, gate, dev_codes, gate_codes, bench.finding_seed, reader=reader)
             controls[f"random-weight twin {twin_seed + 1}, {name}"] = bits[0]
-    return against(
-        spec, bench.claimed, controls, bench.draws, note=f"{bench.effort.twins} twins, the probe fitted afresh on each"
-    )
+    return against_learners(bench, spec, controls, f"{bench.effort.twins} twins, the probe fitted afresh on each")
 
 
 ASKED = 200  # dev items that a rival which asks the model is calibrated on: asking costs passes, two numbers need few
@@ -417,7 +454,7 @@ def surface(bench: Bench, spec: GateSpec) -> GateResult:
         "length and position": LengthPosition(position=position),
     }
     found, missing = _named_bits(rivals, bench)
-    return against(spec, bench.claimed, found, bench.draws, note="; ".join(missing))
+    return against_learners(bench, spec, found, "; ".join(missing))
 
 
 SEARCHES = 5  # repeats of the null search: how good the best of K is differs by luck from one search to the next

@@ -125,12 +125,18 @@ def represents(
     made: str = "fitted",
     shift: bool = False,
     smallest_effect: float | None = None,
+    lopsided: bool = False,
     **dials: Any,
 ) -> tuple[Represents, Subject]:
-    """A C1 claim about one of the bed's variables; see `finding_of` for `made`, `Planted` for the dials."""
+    """A C1 claim about one of the bed's variables; see `finding_of` for `made`, `Planted` for the dials.
+
+    Args:
+        lopsided: Fitted on other texts, nine times as many as the trial's controls may learn from.
+    """
     bed = Planted(seed=seed, **dials)
-    subject, data = bed.subject(), bed.examples(variable, shift)
-    finding = finding_of(bed, subject, data.dev, made, method_name)
+    subject = bed.subject()
+    learnt, data = bed.lopsided(variable) if lopsided else (bed.examples(variable, shift),) * 2
+    finding = finding_of(bed, subject, learnt.dev, made, method_name)
     name = f"{variable} ({method_name}, {made})"
     return Represents(finding, of=variable, on=data, name=name, **_sized(smallest_effect)), subject
 
@@ -140,6 +146,7 @@ _ONLY_MARKED = {"marked": True, "elsewhere": "absent"}
 # A reading fitted on n examples in d directions falls about d / (2 n ln 2) bits short of what is there (on 1,200 that
 # is a third of 0.1 bits), and what is claimed is what the reading gives.
 _WEAK = {"variable": USED, "rows": 6_400}
+_LOPSIDED = {"lopsided": True, "rows": 3_600}
 
 C1_KINDS: tuple[Kind, ...] = (
     (False, "F0", "null label", {"variable": "null"}),
@@ -155,6 +162,12 @@ C1_KINDS: tuple[Kind, ...] = (
      {"variable": THING_LABEL, "things": 32}),
     (False, "F1", "dead salmon: written by a fixed part of the architecture",
      {"variable": WIRED, "bits": 0.2, "wired": True}),
+    (False, "F1", "memorised, from nine times the texts that the controls have",
+     {"variable": THING_LABEL, "things": 32, **_LOPSIDED}),
+    (False, "F1", "dead salmon, from nine times the texts that the controls have",
+     {"variable": WIRED, "bits": 0.2, "wired": True, **_LOPSIDED}),
+    (False, "F1", "template lock, from nine times the texts that the controls have",
+     {"variable": LOCKED, "locked": "first", **_LOPSIDED}),
     (False, "F1", "prominent distractor: the first principal component",
      {"variable": USED, "bits": 0.2, "method_name": "PCADirection", **_LOUD}),
     (False, "F2", "best of 400 random directions", {"variable": USED, "made": "searched"}),

@@ -282,6 +282,18 @@ class Planted:
         """
         return self._loaded(self._labelled(variable), variable, shift, (THING,) if self.things else ())
 
+    def lopsided(self, variable: str) -> tuple[Examples, Examples]:
+        """Two data sets without a common triple: nine tenths of the first are dev, one tenth of the second."""
+        parts: tuple[list[dict[str, Any]], ...] = ([], [])
+        for row, (cell, *_) in zip(self._labelled(variable), self._items, strict=True):
+            parts[zlib.crc32(f"{self.seed}|{cell}".encode()) % 2].append(row)
+        columns = (THING,) if self.things else ()
+        large, small = (
+            self._loaded(rows, variable, False, columns, dev_share=share)
+            for rows, share in zip(parts, (0.9, 0.1), strict=True)
+        )
+        return large, small
+
     def pairs(
         self, variable: str, hold: Sequence[str] = (), shift: bool = False, columns: Sequence[str] = ()
     ) -> Examples:
@@ -330,7 +342,9 @@ class Planted:
                 row[THING] = f"{THING} {self.bit(THING, base)}"
         return rows
 
-    def _loaded(self, rows: list[dict[str, Any]], variable: str, shift: bool, columns: Sequence[str]) -> Examples:
+    def _loaded(
+        self, rows: list[dict[str, Any]], variable: str, shift: bool, columns: Sequence[str], dev_share: float = 0.5
+    ) -> Examples:
         return examples(
             rows,
             text="text",
@@ -342,6 +356,7 @@ class Planted:
             expected="expected",
             factors=["type", *columns],
             shift={"column": "mark", "is": ["m0"]} if shift else None,
+            dev_share=dev_share,
             name=f"planted-{self.seed}-{variable}",
         )
 

@@ -266,10 +266,10 @@ C4_KINDS: tuple[Kind, ...] = (
     # in stories260k what is computed behind the site is not made of what was written at it: nothing goes the other way
     (False, "F2", "the other way in half of the texts", {**_PLAIN, "also": (HALF,), "made": "written", **_TOWN}),
     (False, "F3", "size: twice what is there", {**_PLAIN, "smallest_effect": 4.0, "made": "written"}),
-    # True ones in town alone. In stories260k the best of 200 random directions does half to two thirds as much at equal
-    # length, and more at a dose of its own that costs no more: on the bed of seed 90, 6.5 logits for 0.011 nats where
-    # the claim has 5.9 (on that of seed 93 less, 3.2 against 4.8). In town: 1.7 against 2.9 at equal cost.
-    (True, "T0", "used feature", {**_PLAIN, "made": "written", **_TOWN}),
+    # True ones in town alone, and no T0: it would be the claims of four times the smallest effect again. In stories260k
+    # the best of 200 random directions does half to two thirds as much at equal length, and more at a dose of its own
+    # that costs no more: on the bed of seed 90, 6.5 logits for 0.011 nats where the claim has 5.9 (on that of seed 93
+    # less, 3.2 against 4.8). In town: 1.7 against 2.9 at equal cost.
     *((True, f"T1x{times:g}", f"at {times:g} times the smallest effect",
        {"variable": USED, "effect": 0.5 * times, "made": "written", **_TOWN}) for times in (0.5, 1, 2, 4)),
     (True, "T2", "negative", {**_PLAIN, "made": "written", "sign": -1, **_TOWN}),
