@@ -13,7 +13,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,8 +35,8 @@ class Origin:
     """Where a finding came from: enough to make it again and to know how hard it was searched for.
 
     `method(origin.method, **origin.settings)` rebuilds the method. `tried` counts the combinations of site, position,
-    seed and settings that were looked at before this one was chosen. `fitted_on` counts the examples it learnt from, 0
-    where that is not known or nothing was learnt.
+    seed and settings that were looked at before this one was chosen. `fitted_on` counts the examples it learnt from and
+    `seen` is a sketch of their texts (`examples.seen`): 0 and "" where that is not known or nothing was learnt.
     """
 
     method: str
@@ -49,6 +49,7 @@ class Origin:
     seed: int
     tried: int
     fitted_on: int = 0
+    seen: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import pytest
 
 from veriscope.claims.represents import BATTERY, Represents
 from veriscope.errors import UserError
+from veriscope.examples import examples
 from veriscope.ledger import Ledger, use
 from veriscope.methods import MeanDifference
 from veriscope.subjects import Subject
@@ -111,3 +112,20 @@ def test_a_finding_of_another_model_and_an_unknown_card_are_refused(subjects: di
 
     with pytest.raises(UserError, match="The ledger holds no card abc"):
         decide_again(ledger, "abc")
+
+
+def test_a_finding_that_learnt_from_the_gate_pool_is_refused_before_it_is_opened(
+    subjects: dict[Planted, Subject],
+) -> None:
+    ledger, data = Ledger.in_memory(), BED.examples(USED)
+    rows = [
+        {"text": e.text, "v": e.label, "cell": e.cluster} for e in (*data.dev.examples, *data.gate._sample.examples)
+    ]
+    wider = examples(rows, label="v", cluster="cell", dev_share=0.8)
+    opened = data.gate.open(by="a card", ledger=ledger)
+
+    for learnt in (wider.dev, opened):
+        finding = MeanDifference(site="residual").fit(subjects[BED], learnt)
+        with pytest.raises(UserError, match=r"learnt from \d+% of the texts in the gate pool .* Fit it on `data.dev`"):
+            trial(Represents(finding, of=USED, on=data), subject=subjects[BED], ledger=ledger, effort=SMALL)
+    assert not ledger.rows("card")

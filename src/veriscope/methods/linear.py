@@ -19,6 +19,7 @@ from torch import Tensor
 
 from veriscope.errors import OneClass, OnePosition, TooFewClusters, UnknownSite
 from veriscope.examples import Sample
+from veriscope.examples.seen import sketch
 from veriscope.findings import Finding, Origin, Reading
 from veriscope.ledger import tried
 from veriscope.methods.bits import calibrated_bits
@@ -189,6 +190,7 @@ def origin_of(method: Any, subject: Subject, sample: Sample, site: str, looked_a
         seed=method.seed,
         tried=looked_at,
         fitted_on=len(sample),
+        seen=sketch(sample.texts),
     )
 
 

@@ -17,6 +17,7 @@ from veriscope import __version__
 from veriscope.claims.battery import GateSpec, with_margins
 from veriscope.claims.card import UNSTATED, Card, Purpose
 from veriscope.errors import BadPosition, BadPrompt, NotRun, UserError
+from veriscope.examples.seen import share_seen
 from veriscope.findings import finding_hash
 from veriscope.ledger import Ledger, count_tries, current, versions
 from veriscope.subjects import Subject, loaded
@@ -71,6 +72,9 @@ def trial(
     return run_card(claim, card, subject, ledger, seed, effort, progress or (lambda gate, state: None))
 
 
+SEEN_AT_MOST = 0.01  # of a closed pool: what so few texts could add lies far under every margin
+
+
 def check(claim: Any, subject: Subject) -> None:
     """Refuse what can be refused before anything is run or written."""
     with_margins(claim.battery, claim.margins)
@@ -93,7 +97,28 @@ def check(claim: Any, subject: Subject) -> None:
     pool = claim.on.gate
     if pool.n < need_items or pool.n_clusters < need_clusters:
         raise GateTooSmall(claim.name, pool.n, pool.n_clusters, need_items, need_clusters)
+    _check_unseen(claim)
     _check_texts(claim, subject)
+
+
+def _check_unseen(claim: Any) -> None:
+    """Held-out texts must be held out: the finding learnt from none of them, or too few to move a result.
+
+    A text may stand in two pools of one data set, under two clusters: loading it said so, and a finding of its dev pool
+    is let through. Closed pools are looked through here; nothing leaves them but how many of their texts were seen.
+    """
+    origin = claim.finding.origin
+    if origin.examples == claim.on.hash and share_seen(origin.seen, claim.on.dev.texts) > 0.5:
+        return
+    for pool in (claim.on.gate, claim.on.shift):
+        texts = pool._sample.texts if pool is not None else []
+        share = share_seen(origin.seen, texts)
+        if share > SEEN_AT_MOST:
+            raise UserError(
+                f"Claim '{claim.name}': the finding learnt from {share:.0%} of the texts in the {pool.name} pool of "
+                f"'{claim.on.name}', so they are not held out. Fit it on `data.dev` of the `examples(...)` that the "
+                f"claim is on (the same rows and dev_share), or claim on rows that it has not learnt from."
+            )
 
 
 def _check_texts(claim: Any, subject: Subject) -> None:
