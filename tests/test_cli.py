@@ -153,6 +153,12 @@ def test_bad_input_gives_one_message_and_status_2_and_leaves_nothing(kind: str, 
     assert sorted(folder.rglob("*")) == before
 
 
+def test_the_version_is_told_and_no_command_is_asked_for(run: Run) -> None:
+    from veriscope import __version__
+
+    assert run("--version")[:2] == (0, f"veriscope {__version__}\n")
+
+
 def test_a_refused_study_adds_nothing_to_a_ledger_that_is_there(folder: Path, run: Run) -> None:
     shared = folder / "shared.ledger"
     Ledger(shared).close()

@@ -37,6 +37,21 @@ WIDTH_OF_A_FILE = 132  # where output goes to a file or another program there is
 console = Console()
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        from veriscope import __version__
+
+        print(f"veriscope {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _before(
+    version: Annotated[bool, typer.Option("--version", callback=_say_version, help="print the version")] = False,
+) -> None:
+    """Options that stand before any command."""
+
+
 def main() -> None:
     """Entry point of the `veriscope` command."""
     if not console.is_terminal:

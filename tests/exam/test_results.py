@@ -257,6 +257,12 @@ def test_the_packages_rows_add_up_to_its_headlines() -> None:
         assert sum(r["supported"] for r in false) == found["false_supported"]
 
 
+def test_every_gate_of_the_exam_on_file_carries_weight() -> None:
+    for claim_type, _, found in shown(exam_results()):
+        idle = [m["gate"] for m in found["mutations"] if not m["trap"] and not m["chooses"]]
+        assert idle == [], f"{claim_type}: plant what {idle} are there for, or drop them"
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_the_pages_are_those_that_the_results_write(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")

@@ -80,12 +80,14 @@ class Mutation:
 
     `trap` is empty where its removal lets no false claim through: it carries no weight on these beds. `refuses` counts
     the false claims of the type that it does not let pass, alone or with other gates; `total` those that only it holds
-    back, `rises` the same by grade. `witness` is the quickest of these: with this gate broken it would be SUPPORTED, so
-    a test that tries it again fails if the gate lets everything pass. `hasty` counts claims, true and false, that would
+    back, `rises` the same by grade. `hasty` counts claims, true and false, that would
     be REFUTED without the gate and are not with it, `hasty_true` the true ones.
 
     `chooses` marks checks that stand in no claim's way to SUPPORTED by design and choose among the other words: an
     instrument says INVALID, the check of power INCONCLUSIVE, a redundancy CONDITIONAL, of what would be REFUTED.
+
+    `witness` is the quickest claim that it alone holds back, or else that it alone keeps from REFUTED: a test that
+    tries it again fails if the gate lets everything pass.
     """
 
     claim_type: str
@@ -119,7 +121,8 @@ def mutations(outcomes: Sequence[Outcome]) -> list[Mutation]:
             hasty = [o for o in mine if o.word != "REFUTED" == without(o, gate)]
             held = _mutation(claim_type, gate, title, false)
             chooses = not any(s.gate == gate and not _chooses(s) for o in mine for s in o.battery)
-            found.append(replace(held, hasty=len(hasty), hasty_true=sum(o.truth for o in hasty), chooses=chooses))
+            held = replace(held, hasty=len(hasty), hasty_true=sum(o.truth for o in hasty), chooses=chooses)
+            found.append(replace(held, witness=held.witness or _witness(hasty)))
     return found
 
 
