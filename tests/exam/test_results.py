@@ -198,6 +198,13 @@ def test_the_evidence_score_by_hand(values: dict[str, Any], distances: list[floa
     assert min(distances) - math.log(len(distances)) <= score <= min(distances)
 
 
+def test_a_gate_left_open_beyond_its_margin_counts_for_nothing() -> None:
+    one = outcome(False, "F1", "learnt from more", g2=0.3)
+    gates = tuple(replace(r, outcome="unclear") if r.gate == "g2" else r for r in one.gates)
+
+    assert evidence_score(one.battery, gates) < 0.1 < evidence_score(one.battery, one.gates)
+
+
 def test_behind_a_failed_instrument_nothing_was_learnt_and_no_confidence_is_stated(on_file: Path) -> None:
     one = outcome(True, "T0", i0=0.0)
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from veriscope.claims.battery import GateSpec
 from veriscope.trials.evidence import Estimate, GateResult
+from veriscope.trials.judge import outcome_of
 from veriscope.trials.statistics import standard_error
 
 FARTHEST = 10.0  # standard errors: distance from a margin says little more beyond this
@@ -101,7 +102,8 @@ def evidence_score(battery: Sequence[GateSpec], results: Sequence[GateResult]) -
     the standard error that its bounds imply, and a tenth of its margin (of the distance to 1 for a share that must be
     high). Near the margin, where the estimate is noisy, it counts standard errors; where it is exact, tenths of the
     margin. A hyperbolic tangent keeps it within `FARTHEST` either way, and distances that differ stay different. A gate
-    without an estimate or a width counts by its outcome: `FARTHEST` either way, or 0.
+    without an estimate or a width counts by its outcome: `FARTHEST` either way, or 0. So does one that was left open
+    though its estimate is beyond the margin: what it was measured with was found wanting.
 
     A falsifier that fired has a distance too: `-FARTHEST` where it refutes, 0 where it qualifies (CONDITIONAL,
     UNDERDETERMINED) or makes the trial INVALID. Rivals and diagnostics do not enter: they do not decide.
@@ -132,7 +134,8 @@ def _distance(result: GateResult) -> float:
     high_share = result.unit == "share" and result.better == "higher" and result.margin >= 0.5
     unit = 1 - result.margin if high_share else abs(result.margin)
     width = math.hypot(standard_error(result.estimate), unit / FARTHEST)
-    if width < 1e-9 or result.better == "within":
+    left_open = result.outcome == "unclear" and outcome_of(result.estimate, result.margin, result.better) == "pass"
+    if width < 1e-9 or result.better == "within" or left_open:
         return plain
     gap = result.estimate.value - result.margin
     away = (gap if result.better == "higher" else -gap) / width
