@@ -154,6 +154,17 @@ def test_a_verdict_prints_development_rates_as_such_until_there_are_final_ones(o
 
 
 @pytest.mark.usefixtures("on_file")
+def test_a_verdict_on_fewer_clusters_than_were_examined_says_so() -> None:
+    one = outcome(True, "T0")
+    few = [
+        replace(g, estimate=replace(g.estimate, clusters=49)) if isinstance(g.estimate, Estimate) else g for g in one.gates
+    ]
+
+    assert "hardly measured" not in error_rates("C9", BATTERY, one.gates)
+    assert "had 50 clusters or more in their instrument check, this one 49:" in error_rates("C9", BATTERY, few)
+
+
+@pytest.mark.usefixtures("on_file")
 def test_a_verdict_states_a_confidence_from_its_gates() -> None:
     true, false = outcome(True, "T1x4"), outcome(False, "F2", g3=0.3)
 

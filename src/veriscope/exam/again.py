@@ -80,8 +80,8 @@ class Mutation:
 
     `trap` is empty where its removal lets no false claim through: it carries no weight on these beds. `refuses` counts
     the false claims of the type that it does not let pass, alone or with other gates; `total` those that only it holds
-    back, `rises` the same by grade. `hasty` counts claims, true and false, that would
-    be REFUTED without the gate and are not with it, `hasty_true` the true ones.
+    back, `rises` the same by grade. `hasty` counts claims, true and false, that would be REFUTED without the gate and
+    are not with it, `hasty_true` the true ones.
 
     `chooses` marks checks that stand in no claim's way to SUPPORTED by design and choose among the other words: an
     instrument says INVALID, the check of power INCONCLUSIVE, a redundancy CONDITIONAL, of what would be REFUTED.
